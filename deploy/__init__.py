@@ -1,0 +1,1 @@
+"""From a spiking network to a chip's integers: fold, quantise, emulate, prove, replay, price, report."""

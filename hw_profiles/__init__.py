@@ -1,0 +1,1 @@
+"""One TOML file per chip, and the reader: the only place where constants of a chip live."""
