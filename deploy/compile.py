@@ -1,0 +1,43 @@
+"""Stage `deploy`: fold, quantise to a profile, and say what rounding cost."""
+
+from dataclasses import dataclass
+
+from hardspike.deploy.fold import fold_network
+from hardspike.deploy.process_graph import ProcessGraph
+from hardspike.deploy.quantize import LayerFit, quantize_network
+from hardspike.hw_profiles.profile import load_profile
+from hardspike.snn.network import SpikingNetwork
+from hardspike.snn.ranges import require
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploySettings:
+    """profile: a hardware profile's name, or the path of a TOML file. weight_bits: of every synapse. input_bits: of a pixel."""
+
+    profile: str = "loihi2"
+    weight_bits: int = 8
+    input_bits: int = 8
+
+    def __post_init__(self) -> None:
+        require("deploy.input_bits", self.input_bits, 1 <= self.input_bits <= 16, "use 1 to 16")
+        allowed = load_profile(self.profile).numerics.weight_bits
+        require(
+            "deploy.weight_bits", self.weight_bits, self.weight_bits in allowed, f"{self.profile} has {sorted(allowed)}"
+        )
+
+
+def compile_network(
+    snn: SpikingNetwork, settings: DeploySettings, provenance: dict[str, str] | None = None
+) -> tuple[ProcessGraph, list[LayerFit]]:
+    """Integers for a spiking network.
+
+    Raises UnsupportedLayerError or DoesNotFitError, naming layer, value, limit, profile key and remedy.
+    """
+    profile = load_profile(settings.profile)
+    return quantize_network(
+        fold_network(snn),
+        profile,
+        weight_bits=settings.weight_bits,
+        input_bits=settings.input_bits,
+        provenance=provenance,
+    )

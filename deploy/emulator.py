@@ -1,0 +1,307 @@
+"""The chip's integers at library speed, with surrogate gradients through them.
+
+Integers are carried as integer-valued floats. A synapse runs in float32 where `magnitude_bound` proves every partial
+sum below 2^24 (float64 otherwise); neuron state runs in float32 where no decay multiplies it: then every value is an integer
+below 2^24 until it is wrapped or clipped back into 24 bits, and float64 otherwise (|state| * 2^12 < 2^53). So each number
+equals the chip's, bit for bit (tests compare with oracle.py and with Lava).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hardspike.deploy.block_kernels import split_block_kernel
+from hardspike.deploy.input_coding import append_constant_channels, check_messages
+from hardspike.deploy.process_graph import ConvSynapse, GraphLayer, NeuronGroup, ProcessGraph, Synapse, magnitude_bound
+from hardspike.deploy.trace import States, Trace, count_events, join_traces
+from hardspike.hw_profiles.profile import Numerics
+from hardspike.snn.architecture import INPUT, Shape
+from hardspike.snn.data import check_images
+from hardspike.snn.errors import DataError
+from hardspike.snn.neuron import through_time
+from hardspike.snn.surrogate import Surrogate, active_surrogate
+
+FLOAT32_EXACT = 1 << 24
+
+
+@dataclass(frozen=True, slots=True)
+class _Dynamics:
+    """Constants of one neuron layer. unit: state units per float unit of potential; wraps: whether the current can wrap."""
+
+    neurons: NeuronGroup
+    numerics: Numerics
+    unit: float
+    wraps: bool
+
+    @property
+    def threshold_state(self) -> int:
+        return self.neurons.threshold << self.numerics.state_shift
+
+    @property
+    def surrogate_threshold(self) -> int:
+        # v > mantissa << shift is v >= (mantissa + 1) << shift wherever v is a multiple of 1 << shift (no leak).
+        return (self.neurons.threshold + 1) << self.numerics.state_shift
+
+    def kept(self, decay: int) -> float:
+        return (self.numerics.decay_one - decay) / self.numerics.decay_one
+
+    def decayed(self, state: Tensor, decay: int) -> Tensor:
+        """sign(x) * ((|x| * (2^D - decay)) >> D). Exact in float64."""
+        return state if decay == 0 else torch.trunc(state * self.kept(decay))
+
+    def wrapped(self, current: Tensor) -> Tensor:
+        """Once around, into (-2^(B-1), 2^(B-1)]."""
+        half = float(self.numerics.state_max + 1)
+        low = torch.where(current <= -half, current + 2 * half, current)
+        return torch.where(current > half, current - 2 * half, low)
+
+
+class _Fire(torch.autograd.Function):
+    """Integer neuron dynamics forward; backpropagation through time on the potentials mapped back to float units.
+
+    Input: synaptic input already shifted to state units. Truncation, wrap and saturation pass the gradient straight through.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        added_TB: Tensor,
+        bias: Tensor,
+        dynamics: _Dynamics,
+        surrogate: Surrogate,
+        detach_reset: bool,
+        record: dict[str, Tensor] | None,
+    ) -> Tensor:
+        neurons, top = dynamics.neurons, dynamics.numerics.state_max
+        forgets = neurons.current_decay == dynamics.numerics.decay_one
+        potentials = torch.empty(added_TB.shape, dtype=bias.dtype)
+        currents = torch.empty_like(potentials) if record is not None else None
+        spikes = torch.empty_like(potentials) if neurons.spiking else torch.zeros(1)
+        threshold = float(dynamics.threshold_state)
+        current, after = torch.zeros_like(potentials[0]), torch.zeros_like(potentials[0])
+        for t, added in enumerate(added_TB):
+            added = added.to(bias.dtype)
+            current = added if forgets else dynamics.decayed(current, neurons.current_decay) + added
+            if dynamics.wraps:
+                current = dynamics.wrapped(current)
+            before = torch.add(dynamics.decayed(after, neurons.potential_decay), current, out=potentials[t])
+            before.add_(bias).clamp_(-top, top)
+            after = before
+            if neurons.spiking:
+                after = torch.addcmul(before, before, torch.gt(before, threshold, out=spikes[t]), value=-1)
+            if currents is not None:
+                currents[t] = current
+        if record is not None and currents is not None:
+            record.update(currents=currents, potentials=potentials)
+        ctx.dynamics, ctx.surrogate, ctx.detach_reset = dynamics, surrogate, detach_reset
+        ctx.save_for_backward(potentials, spikes)
+        ctx.dtype = added_TB.dtype
+        return spikes if neurons.spiking else potentials
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        potentials, spikes = ctx.saved_tensors
+        dynamics: _Dynamics = ctx.dynamics
+        neurons = dynamics.neurons
+        if neurons.spiking:
+            grad_current, _ = through_time(
+                grad_outputs[0],
+                potentials,
+                spikes,
+                torch.tensor(dynamics.surrogate_threshold, dtype=potentials.dtype),
+                surrogate=ctx.surrogate,
+                leak=dynamics.kept(neurons.potential_decay),
+                soft=False,
+                detach_reset=ctx.detach_reset,
+                unit=dynamics.unit,
+            )
+            grad_current /= dynamics.unit
+        else:  # the output is v itself
+            grad_current = _discounted(grad_outputs[0], dynamics.kept(neurons.potential_decay))
+        grad_current = _discounted(grad_current, dynamics.kept(neurons.current_decay))
+        return grad_current.to(ctx.dtype), None, None, None, None, None
+
+
+def _discounted(grad_TB: Tensor, kept: float) -> Tensor:
+    """Gradient of x(t) = kept * x(t-1) + input(t) with respect to the input."""
+    if kept == 0:
+        return grad_TB
+    total = grad_TB.clone()
+    for t in range(len(total) - 2, -1, -1):
+        total[t] += kept * total[t + 1]
+    return total
+
+
+class _Round(torch.autograd.Function):
+    """Nearest integer, halves upwards; straight-through."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        return torch.floor(values + 0.5)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
+        return grad_outputs[0]
+
+
+_fire: Callable[..., Tensor] = _Fire.apply
+_round: Callable[..., Tensor] = _Round.apply
+
+
+class _RunSynapse(nn.Module):
+    """One synapse in the cheapest exact arithmetic. A kernel made of equal blocks (a folded pool) is a block sum, then a small kernel."""
+
+    weight: Tensor
+
+    def __init__(self, synapse: Synapse, source: Shape, message_max: int, state_shift: int) -> None:
+        super().__init__()
+        self.synapse = synapse
+        self.block = (1, 1)
+        weight, self.stride, self.padding = synapse.weight, (1, 1), (0, 0)
+        if isinstance(synapse, ConvSynapse):
+            self.block, weight, self.stride, self.padding = split_block_kernel(synapse, source)
+        dtype = torch.float32 if magnitude_bound(synapse, message_max) < FLOAT32_EXACT else torch.float64
+        # Shifted to state units at once: a factor 2^state_shift changes no mantissa.
+        self.register_buffer("weight", torch.from_numpy(weight).to(dtype) * (1 << state_shift), persistent=False)
+
+    def forward(self, messages: Tensor) -> Tensor:
+        messages = messages.to(self.weight.dtype)
+        if not isinstance(self.synapse, ConvSynapse):
+            return F.linear(messages.flatten(1), self.weight)
+        if self.block != (1, 1):
+            messages = F.avg_pool2d(messages, self.block, divisor_override=1)
+        return F.conv2d(
+            messages, self.weight, None, self.stride, self.padding, self.synapse.dilation, self.synapse.groups
+        )
+
+
+class Emulator(nn.Module):
+    """Runs one graph on many samples.
+
+    `forward` is the deployed network as a classifier of images in [0, 1], differentiable by surrogate gradients;
+    `run` is the backend that reports spikes and events. detach_reset: leave the reset out of the gradient.
+    """
+
+    def __init__(self, graph: ProcessGraph, *, detach_reset: bool = False) -> None:
+        super().__init__()
+        self.graph = graph
+        self.detach_reset = detach_reset
+        shapes = graph.shapes
+        self.synapses = nn.ModuleDict(
+            {
+                layer.name: nn.ModuleList(
+                    _RunSynapse(s, shapes[s.source], graph.messages_max(s.source), graph.numerics.state_shift)
+                    for s in layer.synapses
+                )
+                for layer in graph.layers
+            }
+        )
+        self._bias = {layer.name: self._effective_bias(layer) for layer in graph.layers}
+        self._dynamics = {layer.name: self._constants(layer) for layer in graph.layers}
+
+    def _constants(self, layer: GraphLayer) -> _Dynamics:
+        numerics = self.graph.numerics
+        reach = sum(magnitude_bound(s, self.graph.messages_max(s.source)) for s in layer.synapses)
+        wraps = layer.neurons.current_decay != numerics.decay_one or reach > numerics.input_max
+        return _Dynamics(layer.neurons, numerics, layer.scale * (1 << numerics.state_shift), wraps)
+
+    def _effective_bias(self, layer: GraphLayer) -> Tensor:
+        neurons, numerics = layer.neurons, self.graph.numerics
+        no_decay = neurons.current_decay == numerics.decay_one and neurons.potential_decay in (0, numerics.decay_one)
+        dtype = torch.float32 if no_decay else torch.float64
+        return torch.from_numpy(neurons.bias).to(dtype) * float(1 << neurons.bias_exponent)
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """Float images (B, C, H, W) in [0, 1], rounded to the input's grid first; returns float logits (B, classes).
+
+        Logits are in the float network's units: final potential / (scale * 2^state_shift * T), or mean spikes per step.
+        """
+        contract = self.graph.input
+        if contract.coding != "graded":
+            raise DataError(f"input: coding '{contract.coding}' takes integers, not images; use run()")
+        check_images(images_BCHW.detach())
+        if tuple(images_BCHW.shape[1:]) != contract.shape:
+            raise DataError(
+                f"images: shape {tuple(images_BCHW.shape)} does not fit this network; it takes (batch, {contract.shape})"
+            )
+        messages = _round(images_BCHW * contract.message_max)
+        output = self._propagate(append_constant_channels(messages, contract), None)
+        return output.to(images_BCHW.dtype) / self.logit_unit
+
+    @property
+    def logit_unit(self) -> float:
+        """Divide an output of a trace by this for logits."""
+        layer = self.graph.output
+        shift = 1 << self.graph.numerics.state_shift
+        return self.graph.time_steps * (1.0 if layer.neurons.spiking else layer.scale * shift)
+
+    def _propagate(self, encoded: Tensor, states: States | None) -> Tensor:
+        """Final potentials of the output layer [B, K], or its spike counts. encoded: [B, ...] constant, or [T, B, ...]."""
+        graph = self.graph
+        steps = graph.time_steps
+        is_static = encoded.ndim == 1 + len(graph.input.shape)
+        batch = encoded.shape[0] if is_static else encoded.shape[1]
+        sent: dict[str, tuple[Tensor, bool]] = {INPUT: (encoded if is_static else encoded.flatten(0, 1), is_static)}
+        for layer in graph.layers:
+            accumulated = self._accumulate(layer, sent, batch)
+            bias = self._bias[layer.name]
+            if not layer.synapses:
+                bias = encoded.to(bias.dtype) * float(1 << layer.neurons.bias_exponent)
+            record: dict[str, Tensor] | None = {} if states is not None else None
+            fired_TB: Tensor = _fire(
+                accumulated, bias, self._dynamics[layer.name], active_surrogate(), self.detach_reset, record
+            )
+            if states is not None and record is not None:
+                spikes = fired_TB if layer.neurons.spiking else torch.zeros_like(fired_TB)
+                states.spikes[layer.name] = spikes.bool()
+                states.currents[layer.name] = record["currents"].long()
+                states.potentials[layer.name] = record["potentials"].long()
+            sent[layer.name] = (fired_TB.flatten(0, 1), False)
+        return fired_TB.sum(0) if graph.output.neurons.spiking else fired_TB[steps - 1]
+
+    def _accumulate(self, layer: GraphLayer, sent: dict[str, tuple[Tensor, bool]], batch: int) -> Tensor:
+        """Synaptic input of a layer in state units, [T, B, *shape]; messages that never change are multiplied once."""
+        steps = self.graph.time_steps
+        total = torch.zeros(1, batch, *layer.shape)
+        for index, (synapse, run) in enumerate(zip(layer.synapses, self.synapses[layer.name], strict=True)):
+            messages, is_static = sent[synapse.source]
+            part = run(messages)
+            part = part.unsqueeze(0) if is_static else part.unflatten(0, (steps, batch))
+            total = part if index == 0 else total + part
+        return total.expand(steps, batch, *layer.shape)
+
+
+class EmulatorBackend:
+    """`Backend` on this machine's CPU, in batches."""
+
+    name = "emulator"
+
+    def __init__(self, batch_size: int = 256) -> None:
+        self.batch_size = batch_size
+
+    def run(
+        self,
+        graph: ProcessGraph,
+        messages: Tensor,
+        *,
+        keep_states: bool = False,
+        progress: Callable[[int], None] | None = None,
+    ) -> Trace:
+        """See `Backend`. Raises DataError for messages that do not fit the input contract."""
+        check_messages(messages, graph.input, graph.time_steps)
+        emulator = Emulator(graph)
+        dim = 1 if graph.input.coding == "binary" else 0
+        traces = []
+        with torch.no_grad():
+            for batch in messages.split(self.batch_size, dim):
+                encoded = append_constant_channels(batch, graph.input)
+                states = States({}, {}, {})
+                output = emulator._propagate(encoded.to(torch.float64), states)
+                traces.append(count_events(graph, self.name, encoded, states, output.long(), keep_states=keep_states))
+                if progress is not None:
+                    progress(batch.shape[dim])
+        return join_traces(traces)

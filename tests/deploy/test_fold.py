@@ -1,0 +1,84 @@
+"""Equality 1: folded = unfolded in float64, for every layer, order and geometry that can be deployed."""
+
+import pytest
+import small_networks
+import torch
+from small_networks import ARCHITECTURES, HEAD, block, build, conv, image, images, pool
+
+from hardspike.deploy.fold import fold_network
+from hardspike.deploy.verify import compare_folded
+from hardspike.snn.architecture import BatchNorm, Flatten, Spiking, chain
+from hardspike.snn.errors import UnsupportedLayerError
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_folded_equals_unfolded(name: str) -> None:
+    net = build(ARCHITECTURES[name])
+    row = compare_folded(net, images(ARCHITECTURES[name], 8))
+    assert row.compared > 100
+    assert (row.differing, row.first) == (0, "")
+    with torch.no_grad(), net.recording() as (spikes, _):
+        net(images(ARCHITECTURES[name], 8))
+    assert all(0 < float(s.mean()) < 1 for s in spikes.values()), "layers that never or always fire prove little"
+
+
+def test_bias_differs_at_the_border_of_a_padded_first_layer() -> None:
+    """Zero padding pads the normalised image, so a border position sees less of the mean's shift."""
+    layers = fold_network(build(ARCHITECTURES["padded convolution, pool, dense"])).layers
+    first, second = layers[0].bias, layers[1].bias
+    assert first.shape == (4, 8, 6)
+    assert not torch.allclose(first[:, 0, 0], first[:, 3, 3])
+    assert second.shape == (6, 1, 1)
+
+
+def test_a_wrong_bias_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The comparison must fail when the border is folded like the middle."""
+    import hardspike.deploy.verify as verify
+
+    def careless(net: object) -> object:
+        folded = fold_network(net)  # type: ignore[arg-type]
+        folded.layers[0].bias[:] = folded.layers[0].bias[:, 3:4, 3:4].clone()
+        return folded
+
+    monkeypatch.setattr(verify, "fold_network", careless)
+    name = "padded convolution, pool, dense"
+    row = compare_folded(build(ARCHITECTURES[name]), images(ARCHITECTURES[name], 4))
+    assert row.differing > 0 and "current of a_spike step 1" in row.first
+
+
+REFUSED = {
+    "batch norm after neurons": (
+        chain(image(1, 8, 8), [*block("a", conv(4)), ("late", BatchNorm()), *block("b", conv(4)), *HEAD]),
+        "layer 'late' .BatchNorm after 'a_spike'. cannot be deployed in this place; supported order",
+    ),
+    "pool after a synapse": (
+        chain(image(1, 8, 8), [("a", conv(4)), ("p", pool(2, 2)), ("s", Spiking()), *HEAD]),
+        "layer 'p' .AveragePool after 'a'. cannot be deployed",
+    ),
+    "two synapses without neurons between": (
+        chain(image(1, 8, 8), [("a", conv(4)), ("b", conv(4)), ("s", Spiking()), *HEAD]),
+        "layer 'b' .Convolution after 'a'. cannot be deployed",
+    ),
+    "no synapse at the end": (
+        chain(image(1, 8, 8), [*block("a", conv(4)), ("flat", Flatten())]),
+        "layer 'flat' ends the network; the last layer must be",
+    ),
+    "padding brings dropped rows back": (
+        chain(image(1, 7, 8), [*block("a", conv(4)), ("p", pool(2, 2)), *block("b", conv(4)), *HEAD]),
+        "layer 'b': pooling by 2 drops the last rows of 7",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_folded_is_named(name: str) -> None:
+    architecture, message = REFUSED[name]
+    with pytest.raises(UnsupportedLayerError, match=message):
+        fold_network(small_networks.build(architecture))
+
+
+def test_an_ann_is_refused() -> None:
+    net = build(ARCHITECTURES["dense only"])
+    net.set_time_steps(None)
+    with pytest.raises(UnsupportedLayerError, match="it is an ANN"):
+        fold_network(net)
