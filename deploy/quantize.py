@@ -38,7 +38,7 @@ BIAS_EXPONENT = 6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerFit:
-    """How a layer was scaled. largest_error: of weights, in weight units after rounding / s; relative to the largest weight."""
+    """How a layer was scaled. relative_weight_error: largest rounding error over the largest weight."""
 
     name: str
     scale: float
@@ -56,7 +56,6 @@ class _Candidate:
     synapse: Synapse
     bias: IntArray
     threshold: int
-    mixed_step: int
 
 
 class _DoesNotHold(Exception):
@@ -95,17 +94,12 @@ def quantize_network(
     contract = contracts[0]
     for layer in folded.layers:
         _check_neuron(layer, profile)
-        if layer.source == INPUT:
-            options = [
-                _Scaler(layer, folded, profile, weight_bits, c)
-                for c in (contracts if layer.groups == 1 else contracts[:1])
-            ]
-        else:
-            options = [_Scaler(layer, folded, profile, weight_bits, contract)]
-        best = max((option.fit() for option in options), key=lambda result: result[0].scale)
-        graph_layer, fit = best
-        if layer.source == INPUT:
-            contract = contracts[int(fit.constant_channel)]
+        choices = [contract]
+        if layer.source == INPUT and layer.groups == 1:  # a constant channel would belong to one group only
+            choices = contracts
+        contract, (graph_layer, fit) = _fit_best(
+            {choice: _Scaler(layer, folded, profile, weight_bits, choice) for choice in choices}
+        )
         layers.append(graph_layer)
         fits.append(fit)
     graph = ProcessGraph(
@@ -118,6 +112,20 @@ def quantize_network(
         provenance=provenance or {},
     )
     return graph, fits
+
+
+def _fit_best(options: "dict[InputContract, _Scaler]") -> "tuple[InputContract, tuple[GraphLayer, LayerFit]]":
+    """The option with the largest scale. Raises the last one's DoesNotFitError when none fits."""
+    fitted = {}
+    for contract, scaler in options.items():
+        try:
+            fitted[contract] = scaler.fit()
+        except DoesNotFitError as error:
+            failed = error
+    if not fitted:
+        raise failed
+    best = max(fitted, key=lambda contract: fitted[contract][1].scale)
+    return best, fitted[best]
 
 
 def _check_neuron(layer: FoldedLayer, profile: Profile) -> None:
@@ -187,7 +195,8 @@ class _Scaler:
     def fit(self) -> tuple[GraphLayer, LayerFit]:
         """Shrink the scale from the weights' own limit until everything holds."""
         largest, smallest = float(self.weight.max()), float(self.weight.min())
-        if not np.isfinite(self.weight).all() or largest == smallest == 0:
+        own = float(self.layer.weight.abs().max()) / self.message_max
+        if not np.isfinite(self.weight).all() or own == 0:
             raise DoesNotFitError(
                 f"layer '{self.layer.name}': all weights are zero or not finite; train the network first"
             )
@@ -207,7 +216,7 @@ class _Scaler:
                 binding, last = f"numerics.{broken.key}", broken
                 # Values are proportional to s but for rounding; aim just under the limit, and always go down.
                 scale *= min(broken.limit / broken.value, 1.0) * (1 - 2**-10)
-            if scale * max(largest, -smallest) < self.step / 2:
+            if scale * own < self.step / 2:
                 raise DoesNotFitError(
                     f"layer '{self.layer.name}': {last.what} {last.value} exceeds {last.limit} ({self.profile.name}: numerics.{last.key}) "
                     "until all weights round to zero; train with smaller biases or thresholds, or more weight bits"
@@ -216,8 +225,11 @@ class _Scaler:
 
     def _round(self, scale: float) -> _Candidate:
         layer, numerics = self.layer, self.numerics
-        weight = (np.rint(self.weight * scale / self.step) * self.step).clip(self.least, self.most).astype(np.int32)
-        synapse = self._synapse(weight)
+        exact = self.weight * scale / self.step
+        steps = np.rint(exact)
+        if self.constant and exact.ndim == 4:
+            steps[:, -1] = _round_sums(exact[:, -1])
+        synapse = self._synapse((steps * self.step).clip(self.least, self.most).astype(np.int32))
         bias = np.rint(self.bias * scale).astype(np.int64)
         if self.constant:
             bias = bias - self._constant_response(synapse)
@@ -230,7 +242,7 @@ class _Scaler:
         if layer.neuron is None:
             reach = self.time_steps * max(int((high + bias).max()), -int((low + bias).min()))
             _hold("output potential", reach, numerics.threshold_mantissa_max, "threshold_mantissa_max")
-        return _Candidate(synapse, bias.astype(np.int32), threshold, self.step)
+        return _Candidate(synapse, bias.astype(np.int32), threshold)
 
     def _constant_response(self, synapse: Synapse) -> Bound:
         only_constant = self.high.copy()
@@ -267,14 +279,18 @@ class _Scaler:
         )
 
     def _report(self, candidate: _Candidate, scale: float, binding: str) -> LayerFit:
-        error = np.abs(candidate.synapse.weight / scale - self.weight).max() / np.abs(self.weight).max()
+        found, exact = candidate.synapse.weight / scale, self.weight
+        if self.constant:  # its rounding is put right by the bias mantissa
+            own = slice(0, self.layer.weight.shape[1])
+            found, exact = found[:, own], exact[:, own]
+        error = np.abs(found - exact).max() / np.abs(exact).max()
         theta = self.layer.threshold
         return LayerFit(
             name=self.layer.name,
             scale=scale,
             binding=binding,
             threshold=candidate.threshold,
-            largest_weight=int(np.abs(candidate.synapse.weight).max()),
+            largest_weight=int(np.abs(found * scale).max().round()),
             largest_bias=int(np.abs(candidate.bias).max()),
             relative_weight_error=float(error),
             relative_threshold_error=abs((candidate.threshold + 1) / scale - theta) / theta
@@ -282,6 +298,18 @@ class _Scaler:
             else 0.0,
             constant_channel=self.constant,
         )
+
+
+def _round_sums(kernels: FloatArray) -> FloatArray:
+    """Integers whose sum over any rectangle of taps is within 2 of the exact one; kernels: (out, kH, kW).
+
+    At a border only a rectangle of the constant channel's taps is inside the image. Rounding tap by tap would let their
+    errors add up beyond what the bias mantissa can put right.
+    """
+    sums = np.rint(np.cumsum(np.cumsum(kernels, axis=1), axis=2))
+    rows = np.diff(sums, axis=1, prepend=0)
+    result: FloatArray = np.diff(rows, axis=2, prepend=0)
+    return result
 
 
 def _hold(what: str, value: int, limit: int, key: str) -> None:
