@@ -21,7 +21,7 @@ from hardspike.snn.neuron import NeuronSettings
 def vgg_digits(neuron: NeuronSettings) -> Architecture:
     """VGG-style net for the 8x8 digits: C16 | C32 after a pool, C64, pool | FC256, FC10; bias only in the last layer.
 
-    91,706 weights and 2,816 neurons. Mean and standard deviation are those of the training images.
+    92,026 weights and 2,816 neurons. Mean and standard deviation are those of the training images.
     """
     layers: list[tuple[str, Layer]] = []
     for index, (channels, pool) in enumerate([(16, True), (32, False), (64, True)], start=1):
