@@ -229,7 +229,7 @@ class Emulator(nn.Module):
                 f"images: shape {tuple(images_BCHW.shape)} does not fit this network; it takes (batch, {contract.shape})"
             )
         messages = _round(images_BCHW * contract.message_max)
-        output = self._propagate(append_constant_channels(messages, contract), None)
+        output = self._propagate(append_constant_channels(messages, contract))
         return output.to(images_BCHW.dtype) / self.logit_unit
 
     @property
@@ -239,8 +239,11 @@ class Emulator(nn.Module):
         shift = 1 << self.graph.numerics.state_shift
         return self.graph.time_steps * (1.0 if layer.neurons.spiking else layer.scale * shift)
 
-    def _propagate(self, encoded: Tensor, states: States | None) -> Tensor:
-        """Final potentials of the output layer [B, K], or its spike counts. encoded: [B, ...] constant, or [T, B, ...]."""
+    def _propagate(self, encoded: Tensor, states: States | None = None, *, keep_states: bool = False) -> Tensor:
+        """Final potentials of the output layer [B, K], or its spike counts. encoded: [B, ...] constant, or [T, B, ...].
+
+        `states` receives the spikes, and with `keep_states` currents and potentials too.
+        """
         graph = self.graph
         steps = graph.time_steps
         is_static = encoded.ndim == 1 + len(graph.input.shape)
@@ -251,13 +254,14 @@ class Emulator(nn.Module):
             bias = self._bias[layer.name]
             if not layer.synapses:
                 bias = encoded.to(bias.dtype) * float(1 << layer.neurons.bias_exponent)
-            record: dict[str, Tensor] | None = {} if states is not None else None
+            record: dict[str, Tensor] | None = {} if keep_states else None
             fired_TB: Tensor = _fire(
                 accumulated, bias, self._dynamics[layer.name], active_surrogate(), self.detach_reset, record
             )
-            if states is not None and record is not None:
+            if states is not None:
                 spikes = fired_TB if layer.neurons.spiking else torch.zeros_like(fired_TB)
                 states.spikes[layer.name] = spikes.bool()
+            if states is not None and record is not None:
                 states.currents[layer.name] = record["currents"].long()
                 states.potentials[layer.name] = record["potentials"].long()
             sent[layer.name] = (fired_TB.flatten(0, 1), False)
@@ -300,7 +304,7 @@ class EmulatorBackend:
             for batch in messages.split(self.batch_size, dim):
                 encoded = append_constant_channels(batch, graph.input)
                 states = States({}, {}, {})
-                output = emulator._propagate(encoded.to(torch.float64), states)
+                output = emulator._propagate(encoded.to(torch.float64), states, keep_states=keep_states)
                 traces.append(count_events(graph, self.name, encoded, states, output.long(), keep_states=keep_states))
                 if progress is not None:
                     progress(batch.shape[dim])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hardspike.attack.adversarial_set import AdversarialSet
-from hardspike.attack.evaluate import predict
+from hardspike.attack.evaluate import ROUNDING, predict
 from hardspike.attack.gradient import Logits, project
 from hardspike.attack.members import uniform_noise
 from hardspike.deploy.input_coding import encode_images, quantize_images
@@ -73,7 +73,7 @@ def on_grid_inside_ball(images: Tensor, clean: Tensor, eps: float, bits: int) ->
     """Nearest grid values k / (2^bits - 1) within eps of `clean`; the clean pixel's own grid value where the ball holds none."""
     top = (1 << bits) - 1
     center = clean.double()
-    slack = 1e-9  # a bound that lies on the grid must not be lost to rounding
+    slack = ROUNDING * top  # a bound that lies on the grid must not be lost to the images' float32
     lowest = torch.ceil((center - eps).clamp(0, 1) * top - slack)
     highest = torch.floor((center + eps).clamp(0, 1) * top + slack)
     nearest = torch.floor(images.double() * top + 0.5)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_graphs import CASES, GraphCase, build, random_messages
 
+from hardspike.attack.evaluate import ROUNDING
 from hardspike.deploy.compare import Counter, correlation
 from hardspike.deploy.emulator import EmulatorBackend
 from hardspike.deploy.energy import neuron_updates, price, sum_layers
@@ -34,11 +35,11 @@ def test_grid_values_stay_inside_the_ball(clean: float, moved: float, eps: float
     attacked = (x + moved * eps).clamp(0, 1)
     found = float(on_grid_inside_ball(attacked, x, eps, bits))
     grid = [k / top for k in range(top + 1)]
-    inside = [g for g in grid if abs(g - clean) <= eps + 1e-9]
+    inside = [g for g in grid if abs(g - clean) <= eps + ROUNDING]
     assert found in grid
     if inside:
         nearest = min(abs(g - float(attacked)) for g in inside)
-        assert found in inside and abs(found - float(attacked)) <= nearest + 1e-9
+        assert found in inside and abs(found - float(attacked)) <= nearest + 1e-12
     else:
         assert found == float(quantize_images(x, bits))
 
