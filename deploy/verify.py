@@ -1,0 +1,210 @@
+"""Stage `verify`: the proof that the deployed network is the network that was trained, on a run's own network.
+
+1 folded = unfolded                 float64, every input current and logit, relative tolerance 1e-9
+2 emulator = oracle                 every spike, current, potential and output, exactly
+3 emulator = Lava                   fixed-point simulation built from Lava processes, every spike and output, exactly
+4 `.net` file = graph               every integer that netx reads from the file, and every spike it then gives
+5 emulator = lava-dl's own networks ground truth shipped in the lava-dl wheel
+6 float SNN and emulator            measured, not equal: class agreement, spike-count correlation, first divergence
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hardspike.deploy.compare import Counter, Equality, correlation
+from hardspike.deploy.emulator import EmulatorBackend
+from hardspike.deploy.fold import fold_network
+from hardspike.deploy.input_coding import encode_images, quantize_images
+from hardspike.deploy.lava_backend import LavaBackend, NetxBackend, lava_available
+from hardspike.deploy.lava_netx import netx_graph_differences
+from hardspike.deploy.oracle import Oracle
+from hardspike.deploy.process_graph import ProcessGraph
+from hardspike.deploy.shipped_networks import compare_shipped_networks
+from hardspike.deploy.trace import States, Trace
+from hardspike.snn.data import ImageSet
+from hardspike.snn.network import SpikingNetwork
+from hardspike.snn.progress import Progress, Silent
+from hardspike.snn.ranges import require
+
+NO_LAVA = "Lava is not installed here (Python 3.10: pip install hardspike[lava])"
+FOLD_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifySettings:
+    """images: how many test images each equality is checked on. shipped: also run lava-dl's own networks."""
+
+    images: int = 16
+    shipped: bool = True
+
+    def __post_init__(self) -> None:
+        require("verify.images", self.images, self.images >= 1, "use 1 or more")
+
+
+def verify_network(
+    snn: SpikingNetwork,
+    graph: ProcessGraph,
+    net_path: Path,
+    data: ImageSet,
+    settings: VerifySettings,
+    progress: Progress | None = None,
+) -> list[Equality]:
+    """All rows of the table. net_path: the `.net` file written from `graph`."""
+    watch = progress or Silent()
+    watch.begin("verify", 6)
+    data = data.first(settings.images)
+    images = quantize_images(data.images, graph.input.message_bits)
+    messages = encode_images(images, graph.input)
+    trace = EmulatorBackend().run(graph, messages, keep_states=True)
+    rows = [compare_folded(snn, images)]
+    watch.advance(note="folded")
+    rows.append(compare_oracle(graph, messages, trace))
+    watch.advance(note="oracle")
+    if lava_available():
+        lava = LavaBackend().run(graph, messages, keep_states=True)
+        rows.append(_compare_traces(lava, trace, "3 emulator = Lava", f"{len(data)} images, spikes and outputs"))
+        watch.advance(note="Lava")
+        rows += _compare_netx(graph, net_path, messages, trace)
+        watch.advance(note=".net")
+        rows += _compare_shipped() if settings.shipped else []
+    else:
+        for name in ("3 emulator = Lava", "4 .net file = graph", "5 emulator = lava-dl's networks"):
+            rows.append(Equality(name=name, what="", reason=NO_LAVA))
+        watch.advance(2)
+    watch.advance(note="shipped networks")
+    rows += compare_float(snn, graph, images, trace)
+    watch.advance(note="float SNN")
+    return rows
+
+
+def compare_folded(snn: SpikingNetwork, images: Tensor) -> Equality:
+    """Equality 1. `snn` is left in its own precision."""
+    dtype = next(snn.parameters()).dtype
+    counter = Counter()
+    try:
+        snn = snn.double()
+        folded = fold_network(snn)
+        with torch.no_grad(), snn.recording() as (_, currents):
+            logits = snn(images.double())
+        found, folded_logits = folded.run(images)
+        counter.add_all("current", found, currents, FOLD_TOLERANCE)
+        counter.add("logits", folded_logits, logits, FOLD_TOLERANCE)
+    finally:
+        snn.to(dtype)
+    return counter.row("1 folded = unfolded", f"{len(images)} images, float64 currents and logits, 1e-9 relative")
+
+
+def compare_oracle(graph: ProcessGraph, messages: Tensor, trace: Trace) -> Equality:
+    """Equality 2. messages as for `Backend.run`; the trace must keep states with potentials."""
+    oracle = Oracle(graph)
+    counter = Counter()
+    has_time = graph.input.coding == "binary"
+    states = trace.states
+    assert states is not None
+    for sample in range(len(trace)):
+        steps = messages[:, sample] if has_time else messages[sample].expand(graph.time_steps, *messages[sample].shape)
+        expected = oracle.run([step.flatten().tolist() for step in steps])
+        for layer in graph.layers:
+            for kind, found, values in (
+                ("spike", states.spikes, expected.spikes),
+                ("current", states.currents, expected.currents),
+                ("potential", states.potentials, expected.potentials),
+            ):
+                mine = found[layer.name][:, sample : sample + 1].long()
+                counter.add(f"{kind} of {layer.name}", mine, torch.tensor(values[layer.name]).reshape(mine.shape))
+        if not graph.output.neurons.spiking:
+            counter.add("output", trace.output[sample], torch.tensor(expected.output))
+    return counter.row("2 emulator = oracle", f"{len(trace)} images, spikes, currents, potentials, outputs")
+
+
+def _compare_traces(found: Trace, expected: Trace, name: str, what: str) -> Equality:
+    assert found.states is not None and expected.states is not None
+    counter = Counter()
+    firing = {layer: expected.states.spikes[layer] for layer in expected.spikes}
+    counter.add_all("spike", found.states.spikes, firing)
+    counter.add("output", found.output, expected.output)
+    return counter.row(name, what)
+
+
+def _compare_netx(graph: ProcessGraph, path: Path, messages: Tensor, trace: Trace) -> list[Equality]:
+    """Equality 4, both halves."""
+    found = netx_graph_differences(path, graph)
+    integers = Equality(
+        name="4 .net file = graph",
+        what="weights, biases, thresholds, decays as netx reads them",
+        compared=found.num_compared,
+        differing=found.num_differing,
+        first=found.first,
+    )
+    run = NetxBackend(path).run(graph, messages, keep_states=True)
+    return [
+        integers,
+        _compare_traces(run, trace, "4 .net on Lava = emulator", f"{len(trace)} images, spikes and outputs"),
+    ]
+
+
+def _compare_shipped() -> list[Equality]:
+    """Equality 5, a row for each network of the lava-dl wheel."""
+    return [
+        Equality(
+            name=f"5 emulator = lava-dl's {row.name}",
+            what=row.what,
+            compared=row.compared,
+            differing=row.differing,
+            first=row.first_difference,
+            reason=row.reason,
+        )
+        for row in compare_shipped_networks()
+    ]
+
+
+def compare_float(snn: SpikingNetwork, graph: ProcessGraph, images: Tensor, trace: Trace) -> list[Equality]:
+    """Row 6: how close the float network is. One row for classes, one for saturation, one per layer for spikes."""
+    assert trace.states is not None
+    with torch.no_grad(), snn.recording() as (spikes, _):
+        predicted = snn(images).argmax(1)
+    agreement = int((predicted == trace.predicted).sum())
+    rows = [
+        Equality(
+            name="6 float SNN, class",
+            what=f"{agreement} of {len(images)} classes agree",
+            compared=len(images),
+            differing=len(images) - agreement,
+            exact=False,
+        )
+    ]
+    at_limit = saturations(trace.states, graph)
+    rows.append(
+        Equality(
+            name="6 potentials at their 24-bit limit",
+            what="where they are, the float network has no counterpart",
+            compared=sum(potential.numel() for potential in trace.states.potentials.values()),
+            differing=at_limit,
+            exact=False,
+        )
+    )
+    for layer, expected in spikes.items():
+        counter = Counter()
+        counter.add(f"spike of {layer}", trace.states.spikes[layer].to(expected.dtype), expected)
+        related = correlation(trace.states.spikes[layer].sum(0), expected.sum(0))
+        text = "undefined (constant counts)" if related is None else f"{related:.5f}"
+        rows.append(
+            Equality(
+                name=f"6 float SNN, {layer}",
+                what=f"spike-count correlation {text}",
+                compared=counter.compared,
+                differing=counter.differing,
+                first=counter.first,
+                exact=False,
+            )
+        )
+    return rows
+
+
+def saturations(states: States, graph: ProcessGraph) -> int:
+    """How often a membrane potential sat at the 24-bit limit; where it did, the float network knows no counterpart."""
+    limit = graph.numerics.state_max
+    return sum(int((potential.abs() == limit).sum()) for potential in states.potentials.values())
