@@ -1,0 +1,5 @@
+"""`python -m hardspike` is the `hardspike` command."""
+
+from hardspike.cli import main
+
+main()

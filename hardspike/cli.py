@@ -1,0 +1,210 @@
+"""The `hardspike` command: every stage of a run by name, each on a run folder.
+
+Exit codes: 0 done, 1 failed (one line says why) or a proof that does not hold, 2 bad usage.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+
+from hardspike.pipeline import Pipeline
+from hardspike.recipe import read_recipe
+from hardspike.run_folder import RunFolder
+from hardspike.show import Bars
+from hardspike.snn.errors import HardspikeError, SettingsError
+from hardspike.snn.progress import Silent
+from hardspike.summary import summary
+
+RunPath = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(name="run", help="Folder of the run, e.g. runs/digits.")]
+FAILED, BAD_USAGE = 1, 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """How results are shown."""
+
+    json: bool = False
+    """Print one JSON document for machines instead of tables and bars."""
+    quiet: bool = False
+    """No progress bars."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(Output):
+    """Run all stages of a recipe, or continue a run that was stopped.
+
+    Finished stages are not run again. Ends with a table of results and the path of report.html.
+    """
+
+    recipe: tyro.conf.Positional[Path]
+    """A recipe (e.g. train/recipes/digits.toml), or the folder of a run to continue."""
+    out: Path = Path("runs")
+    """Where run folders are made."""
+    name: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """Name of the run folder; the recipe's own name otherwise."""
+    update: bool = False
+    """Adopt a changed recipe for an existing run; only the stages it touches are done again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage(Output):
+    """One stage of an existing run."""
+
+    run: RunPath
+    redo: bool = False
+    """Do the stage again although it has finished; stages that build on it count as unfinished then."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(Output):
+    """Train the ANN, naturally or adversarially (stage 1).
+
+    Makes the run folder when --recipe is given.
+    """
+
+    run: RunPath
+    recipe: Annotated[Path | None, tyro.conf.arg(metavar="RECIPE.toml")] = None
+    """Start a new run with this recipe."""
+    redo: bool = False
+    """Train again although the stage has finished; the trained network is replaced."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convert(Stage):
+    """Turn the ANN into a spiking network and finetune it (stage 2)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deploy(Stage):
+    """Fold and quantise the spiking network to a chip's integers; write the process graph and the .net file (stage 3)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verify(Stage):
+    """Prove that the deployed network is the network that was trained (stage 4).
+
+    Prints what was compared, how many values, how many differ and where first. Exit code 1 when an equality does not hold.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack(Stage):
+    """Attack ANN, float SNN and the deployed integer network white-box; save the adversarial sets (stage 5)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay(Stage):
+    """Run clean, noisy and adversarial images on the deployed network; count spikes and operations (stage 6).
+
+    With --backend the sets are replayed there, besides the recipe's own backend.
+    """
+
+    backend: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """emulator, lava (simulator, slow) or loihi2 (hardware); the recipe's own otherwise."""
+    images: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """How many images of each set; the recipe's own number otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report(Stage):
+    """Write report.html and report.json (stage 7)."""
+
+
+COMMANDS: dict[str, Callable[..., Output]] = {
+    "run": Run,
+    "train": Train,
+    "convert": Convert,
+    "deploy": Deploy,
+    "verify": Verify,
+    "attack": Attack,
+    "replay": Replay,
+    "report": Report,
+}
+DESCRIPTION = (
+    "Take an adversarially robust PyTorch classifier to Loihi-style integers, prove that the deployed network is the one "
+    "that was trained, and measure what survives: accuracy, robustness, spikes, energy."
+)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point. Exits with 0, 1 or 2."""
+    command = _parse(sys.argv[1:] if arguments is None else arguments)
+    console = Console(stderr=True)
+    try:
+        code = _execute(command, console)
+    except HardspikeError as error:
+        console.print(f"hardspike: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        code = BAD_USAGE if isinstance(error, SettingsError) else FAILED
+    except KeyboardInterrupt:
+        console.print("hardspike: stopped; the same command continues where it was", style="yellow", highlight=False)
+        code = FAILED
+    sys.exit(code)
+
+
+def _parse(arguments: list[str]) -> Any:
+    return tyro.extras.subcommand_cli_from_dict(
+        COMMANDS,
+        prog="hardspike",
+        description=DESCRIPTION,
+        args=arguments,
+        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
+    )
+
+
+def _execute(command: Output, console: Console) -> int:
+    folder = _folder(command)
+    bars = Bars(console)
+    pipeline = Pipeline(folder, Silent() if command.quiet or command.json else bars)
+    with bars:
+        _work(command, pipeline)
+    result = summary(_name(command), folder, folder.replay_label(*_replay_choice(command, folder)))
+    out = Console()
+    if command.json:
+        sys.stdout.write(json.dumps(result.values, indent=2) + "\n")
+    else:
+        for table in result.tables:
+            out.print(table)
+        for line in result.lines:
+            out.print(line, markup=False, highlight=False, soft_wrap=True)
+    return 0 if result.holds else FAILED
+
+
+def _name(command: Output) -> str:
+    return type(command).__name__.lower()
+
+
+def _folder(command: Output) -> RunFolder:
+    if isinstance(command, Run):
+        if command.recipe.is_dir():
+            return RunFolder.open(command.recipe)
+        recipe = read_recipe(command.recipe)
+        return RunFolder.create(command.out / (command.name or recipe.name), recipe, update=command.update)
+    if isinstance(command, Train) and command.recipe is not None:
+        return RunFolder.create(command.run, read_recipe(command.recipe))
+    assert isinstance(command, Stage | Train)
+    return RunFolder.open(command.run)
+
+
+def _replay_choice(command: Output, folder: RunFolder) -> tuple[str, int]:
+    """Backend and number of images: the command's, else the recipe's."""
+    own = folder.recipe.replay
+    if isinstance(command, Replay):
+        return command.backend or own.backend, own.images if command.images is None else command.images
+    return own.backend, own.images
+
+
+def _work(command: Output, pipeline: Pipeline) -> None:
+    if isinstance(command, Run):
+        pipeline.run_all()
+    elif isinstance(command, Replay) and (command.backend is not None or command.images is not None):
+        pipeline.require("replay")
+        pipeline.replay_on(*_replay_choice(command, pipeline.folder))
+    else:
+        assert isinstance(command, Stage | Train)
+        pipeline.run((_name(command),), redo=command.redo)

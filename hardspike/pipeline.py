@@ -1,0 +1,289 @@
+"""The stages of one run in order: each reads what earlier ones left in the run folder, and is not done again once finished."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+
+from hardspike.attack.adversarial_set import AdversarialSet, load_adversarial_set, save_adversarial_set
+from hardspike.attack.evaluate import evaluate
+from hardspike.attack.gradient import Logits
+from hardspike.attack.masking import zero_gradient_share
+from hardspike.control_process import ControlProcess
+from hardspike.convert.robust_conversion import convert_ann
+from hardspike.deploy.backends import make_backend
+from hardspike.deploy.compile import compile_network
+from hardspike.deploy.emulator import Emulator
+from hardspike.deploy.energy import NOT_PRICED
+from hardspike.deploy.graph_file import load_graph, save_graph
+from hardspike.deploy.netx_file import write_netx
+from hardspike.deploy.replay import Replayed, ReplaySet, replay, replay_sets
+from hardspike.deploy.replay_file import save_replayed
+from hardspike.deploy.report_numbers import NetworkResult, examples, network_numbers
+from hardspike.deploy.report_page import render_page
+from hardspike.deploy.verify import verify_network
+from hardspike.hw_profiles.profile import load_profile
+from hardspike.results import adversarial_sets, equalities, layer_fits, replayed_sets
+from hardspike.run_folder import NEEDS, STAGES, RunFolder
+from hardspike.snn.atomic import read_json, write_json, write_text
+from hardspike.snn.checkpoint import load_network, save_network
+from hardspike.snn.data import Splits, load_dataset
+from hardspike.snn.errors import FileError
+from hardspike.snn.progress import Progress, Silent
+from hardspike.snn.ranges import require
+from hardspike.train.train_ann import train_ann
+
+
+@dataclass(slots=True)
+class Pipeline:
+    """Runs stages of one folder. Raises HardspikeError subclasses for everything a user can mend."""
+
+    folder: RunFolder
+    progress: Progress = field(default_factory=Silent)
+
+    def run_all(self) -> None:
+        """All stages that have not finished; the control network's run goes on beside, in a process of its own."""
+        control = self.control()
+        if control is None or control.is_complete():
+            self.run(STAGES)
+            return
+        *before, report = STAGES
+        with ControlProcess(control.folder) as beside:
+            self._run_own(tuple(before), redo=False)
+            beside.wait(self.progress)
+        self._run_own((report,), redo=False)
+
+    def run(self, stages: tuple[str, ...], *, redo: bool = False) -> None:
+        """Run `stages` in order, the control network's first. Finished ones are skipped unless `redo`."""
+        control = self.control()
+        if control is not None:
+            control.run(stages, redo=redo)
+        self._run_own(stages, redo=redo)
+
+    def is_complete(self) -> bool:
+        return all(self.folder.finished(stage) for stage in STAGES)
+
+    def _run_own(self, stages: tuple[str, ...], *, redo: bool) -> None:
+        torch.set_num_threads(self.folder.recipe.threads)
+        for stage in stages:
+            if self.folder.finished(stage) and not redo:
+                continue
+            self.require(stage)
+            self.folder.forget(stage)
+            start = time.perf_counter()
+            STAGE_FUNCTIONS[stage](self)
+            self.folder.finish(stage, time.perf_counter() - start)
+
+    def control(self) -> "Pipeline | None":
+        """The pipeline of the control network, in the folder `control` of this run."""
+        recipe = self.folder.recipe.control_recipe()
+        if recipe is None:
+            return None
+        path = self.folder.path / "control"
+        return Pipeline(RunFolder.create(path, recipe, update=True), _Named(self.progress, "control: "))
+
+    def splits(self) -> Splits:
+        return load_dataset(self.folder.recipe.data.dataset)
+
+    def require(self, stage: str) -> None:
+        """Raise FileError unless everything `stage` builds on has finished with this recipe."""
+        for needed in NEEDS[stage]:
+            if not self.folder.finished(needed):
+                raise FileError(
+                    f"{self.folder.path}: stage '{stage}' needs '{needed}', which has not finished with this recipe; "
+                    f"run: hardspike {needed} {self.folder.path}"
+                )
+
+    def train(self) -> None:
+        recipe = self.folder.recipe
+        ann = train_ann(
+            recipe.train,
+            recipe.network,
+            self.splits(),
+            state_path=self.folder.state("train"),
+            identity=self.folder.key("train"),
+            on_epoch=self._watch("train", recipe.train.epochs),
+        )
+        save_network(self.folder.ann, ann, made_by=self.folder.key("train"))
+
+    def convert(self) -> None:
+        recipe = self.folder.recipe
+        snn = convert_ann(
+            recipe.convert,
+            load_network(self.folder.ann),
+            self.splits(),
+            seed=recipe.network.seed,
+            state_path=self.folder.state("convert"),
+            identity=self.folder.key("convert"),
+            on_epoch=self._watch("convert", recipe.convert.epochs),
+        )
+        save_network(self.folder.snn, snn, made_by=self.folder.key("convert"))
+
+    def deploy(self) -> None:
+        self.progress.begin("deploy", 3)
+        provenance = {"run": self.folder.recipe.name, "snn": self.folder.key("convert")}
+        graph, fits = compile_network(load_network(self.folder.snn), self.folder.recipe.deploy, provenance)
+        self.progress.advance(note="quantised")
+        save_graph(self.folder.graph, graph)
+        self.progress.advance(note="process graph")
+        write_netx(self.folder.net, graph)
+        write_json(self.folder.fit, [asdict(fit) for fit in fits])
+        self.progress.advance(note=".net file")
+
+    def verify(self) -> None:
+        rows = verify_network(
+            load_network(self.folder.snn),
+            load_graph(self.folder.graph),
+            self.folder.net,
+            self.splits().test,
+            self.folder.recipe.verify,
+            self.progress,
+        )
+        write_json(self.folder.equalities, [asdict(row) for row in rows])
+
+    def attack(self) -> None:
+        settings = self.folder.recipe.attack
+        data = self.splits().test.first(settings.images)
+        for target, logits in self._targets().items():
+            members = settings.members_for(target)
+            for eps in settings.eps:
+                path = self.folder.attack_set(target, eps)
+                identity = f"{self.folder.key('attack')} {target} {eps}"
+                self.progress.begin(f"attack {target} eps {eps:g}", len(members) * len(data))
+                if path.exists() and load_adversarial_set(path).identity == identity:
+                    self.progress.advance(len(members) * len(data), "already there")
+                    continue
+                made = evaluate(
+                    logits,
+                    data,
+                    members,
+                    eps=eps,
+                    seed=settings.seed,
+                    progress=lambda done, robust: self.progress.advance(done, f"robust accuracy {robust:.3f}"),
+                )
+                zero = zero_gradient_share(logits, data, members)
+                save_adversarial_set(path, AdversarialSet(target, made, data, zero, identity))
+                self.folder.log("attack", {"target": target, "eps": eps, "robust_accuracy": made.robust_accuracy})
+
+    def replay(self) -> None:
+        settings = self.folder.recipe.replay
+        self.replay_on(settings.backend, settings.images)
+
+    def replay_on(self, backend_name: str, images: int) -> list[Replayed]:
+        """Replay the first `images` of every set on a backend; the results stay in the run folder, under their own label."""
+        require("images", images, images >= 1, "use 1 or more")
+        graph = load_graph(self.folder.graph)
+        backend = make_backend(backend_name, self.folder.net)
+        ann, snn = load_network(self.folder.ann), load_network(self.folder.snn)
+        sets = self._replay_sets(images)
+        self.progress.begin(f"replay on {backend_name}", sum(len(one.images) for one in sets))
+        results = []
+        for one in sets:
+            name = one.origin.name
+            advance = partial(self.progress.advance, note=name)
+            results.append(replay(one, graph, backend, ann=ann, snn=snn, progress=advance))
+            save_replayed(self.folder.replayed_set(self.folder.replay_label(backend_name, images), name), results[-1])
+        return results
+
+    def _replay_sets(self, images: int) -> list[ReplaySet]:
+        settings = self.folder.recipe.attack
+        count = min(images, settings.images)
+        attacks = [made.first(count) for made in adversarial_sets(self.folder)]
+        return replay_sets(self.splits().test.first(count), attacks, settings.seed)
+
+    def report(self) -> None:
+        control = self.control()
+        networks = [self.result()] + ([] if control is None else [control.result()])
+        self.progress.begin("report", 2)
+        numbers = self._report_numbers(networks)
+        write_json(self.folder.report_json, numbers)
+        self.progress.advance(note="report.json")
+        write_text(self.folder.report_html, render_page(numbers))
+        self.progress.advance(note="report.html")
+
+    def result(self) -> NetworkResult:
+        """Everything the finished stages left, for the report."""
+        recipe, backend = self.folder.recipe, self.folder.recipe.replay.backend
+        return NetworkResult(
+            name=recipe.name,
+            training=f"{recipe.train.objective} ANN, {recipe.convert.objective} finetuning",
+            ann=load_network(self.folder.ann),
+            snn=load_network(self.folder.snn),
+            graph=load_graph(self.folder.graph),
+            fits=layer_fits(self.folder),
+            equalities=equalities(self.folder),
+            attacks=adversarial_sets(self.folder),
+            replayed=replayed_sets(self.folder, backend),
+            backend=backend,
+            seconds=self.folder.seconds(),
+        )
+
+    def _report_numbers(self, networks: list[NetworkResult]) -> dict[str, Any]:
+        recipe = self.folder.recipe
+        costs = load_profile(recipe.report.cost_profile)
+        return {
+            "run": recipe.name,
+            "written": time.strftime("%Y-%m-%d %H:%M"),
+            "environment": read_json(self.folder.path / "environment.json", "the run's environment"),
+            "recipe": recipe.to_toml(),
+            "dataset": recipe.data.dataset,
+            "networks": [network_numbers(network, costs) for network in networks],
+            "examples": examples(networks[0], recipe.report.examples),
+            "energy": {
+                "chip": costs.chip,
+                "sets": {name: asdict(cost_set) for name, cost_set in costs.costs.items()},
+                "not_priced": NOT_PRICED,
+            },
+        }
+
+    def _targets(self) -> dict[str, Logits]:
+        networks: dict[str, Callable[[], Logits]] = {
+            "ann": lambda: load_network(self.folder.ann),
+            "snn": lambda: load_network(self.folder.snn),
+            "deployed": lambda: Emulator(load_graph(self.folder.graph)),
+        }
+        return {target: networks[target]() for target in self.folder.recipe.attack.targets}
+
+    def _watch(self, stage: str, epochs: int) -> Callable[[dict[str, Any]], None]:
+        self.progress.begin(stage, epochs)
+        seen = 0
+
+        def on_epoch(metrics: dict[str, Any]) -> None:
+            nonlocal seen
+            self.folder.log(stage, metrics)
+            robust = metrics.get("validation_robust_accuracy")
+            note = f"validation {metrics['validation_accuracy']:.3f}" + (
+                "" if robust is None else f", robust {robust:.3f}"
+            )
+            self.progress.advance(metrics["epoch"] - seen, note)
+            seen = metrics["epoch"]
+
+        return on_epoch
+
+
+@dataclass(slots=True)
+class _Named:
+    """The same progress, each piece of work with a prefix."""
+
+    inner: Progress
+    prefix: str
+
+    def begin(self, what: str, total: int) -> None:
+        self.inner.begin(self.prefix + what, total)
+
+    def advance(self, units: int = 1, note: str = "") -> None:
+        self.inner.advance(units, note)
+
+
+STAGE_FUNCTIONS: dict[str, Callable[[Pipeline], None]] = {
+    "train": Pipeline.train,
+    "convert": Pipeline.convert,
+    "deploy": Pipeline.deploy,
+    "verify": Pipeline.verify,
+    "attack": Pipeline.attack,
+    "replay": Pipeline.replay,
+    "report": Pipeline.report,
+}

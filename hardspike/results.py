@@ -1,0 +1,36 @@
+"""What finished stages left in a run folder, read back."""
+
+from hardspike.attack.adversarial_set import AdversarialSet, load_adversarial_set
+from hardspike.deploy.compare import Equality
+from hardspike.deploy.quantize import LayerFit
+from hardspike.deploy.replay import Replayed
+from hardspike.deploy.replay_file import load_replayed
+from hardspike.run_folder import RunFolder
+from hardspike.snn.atomic import read_json
+
+
+def layer_fits(folder: RunFolder) -> list[LayerFit]:
+    """Of stage `deploy`, in layer order."""
+    return [LayerFit(**fit) for fit in read_json(folder.fit, "the deploy stage's table")]
+
+
+def equalities(folder: RunFolder) -> list[Equality]:
+    """Of stage `verify`, in the table's order."""
+    return [Equality(**row) for row in read_json(folder.equalities, "the verify stage's table")]
+
+
+def adversarial_sets(folder: RunFolder) -> list[AdversarialSet]:
+    """Of stage `attack`, by target, then budget, as the recipe lists them."""
+    settings = folder.recipe.attack
+    return [load_adversarial_set(folder.attack_set(target, eps)) for target in settings.targets for eps in settings.eps]
+
+
+def replayed_sets(folder: RunFolder, label: str) -> list[Replayed]:
+    """Of one replay (`RunFolder.replay_label`): clean, then by budget noise and attacks as the recipe lists the targets."""
+    settings = folder.recipe.attack
+    found = [load_replayed(path) for path in folder.replayed_set(label, "clean").parent.glob("*.safetensors")]
+    kinds = ["clean", "noise", "attack"]
+    wanted = [one for one in found if one.origin.kind == "clean" or one.origin.eps in settings.eps]
+    targets = ["", *settings.targets]
+    wanted = [one for one in wanted if one.origin.made_on in targets]
+    return sorted(wanted, key=lambda r: (r.origin.eps, kinds.index(r.origin.kind), targets.index(r.origin.made_on)))

@@ -1,0 +1,153 @@
+"""What each command prints when it is done: tables for people, the same values for machines."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from rich.table import Table
+
+from hardspike.results import adversarial_sets, equalities, layer_fits, replayed_sets
+from hardspike.run_folder import RunFolder
+from hardspike.show import equalities_table, results_table, table
+from hardspike.snn.atomic import read_json
+from hardspike.snn.checkpoint import load_network
+from hardspike.snn.network import num_neurons, num_parameters
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """holds False: a proof failed, so the command fails."""
+
+    values: Any
+    tables: list[Table] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    holds: bool = True
+
+
+def summary(command: str, folder: RunFolder, replay_label: str) -> Summary:
+    """Of a finished stage, read back from the run folder."""
+    match command:
+        case "train":
+            return _network(folder, "ann")
+        case "convert":
+            return _network(folder, "snn")
+        case "deploy":
+            return _fit(folder)
+        case "verify":
+            return _equalities(folder)
+        case "attack":
+            return _attacks(folder)
+        case "replay":
+            return _replayed(folder, replay_label)
+        case _:
+            return _report(folder)
+
+
+def _network(folder: RunFolder, which: str) -> Summary:
+    path = folder.ann if which == "ann" else folder.snn
+    network = load_network(path)
+    last = folder.last_metrics("train" if which == "ann" else "convert")
+    values: dict[str, Any] = {
+        "file": str(path),
+        "parameters": num_parameters(network),
+        "neurons": num_neurons(network.architecture),
+        "time_steps": network.time_steps,
+        "thresholds": {name: float(n.threshold.detach()) for name, n in network.neurons().items()}
+        if which == "snn"
+        else {},
+        "best_validation": last,
+    }
+    rows = [[key, f"{value:.4f}"] for key, value in last.items()]
+    rows += [[f"threshold of {name}", f"{value:.4f}"] for name, value in values["thresholds"].items()]
+    title = f"{which.upper()}: {values['parameters']:,} parameters, {values['neurons']:,} neurons"
+    return Summary(values, [table(title, ["best epoch, validation", "value"], rows)], [f"network: {path}"])
+
+
+def _fit(folder: RunFolder) -> Summary:
+    fits = [asdict(fit) for fit in layer_fits(folder)]
+    rows = [
+        [
+            fit["name"],
+            f"{fit['scale']:.1f}",
+            fit["binding"],
+            f"{fit['largest_weight']}",
+            f"{fit['threshold']}",
+            f"{fit['largest_bias']}",
+            f"{100 * fit['relative_weight_error']:.2f} %",
+        ]
+        for fit in fits
+    ]
+    columns = ["layer", "scale", "binding limit", "largest weight", "threshold", "largest bias", "weight error"]
+    title = f"deployed to {folder.recipe.deploy.profile}, {folder.recipe.deploy.weight_bits}-bit weights"
+    lines = [f"process graph: {folder.graph}", f".net file: {folder.net}"]
+    return Summary(
+        {"layers": fits, "graph": str(folder.graph), "net": str(folder.net)}, [table(title, columns, rows)], lines
+    )
+
+
+def _equalities(folder: RunFolder) -> Summary:
+    rows = [asdict(row) | {"verdict": row.verdict} for row in equalities(folder)]
+    return Summary(rows, [equalities_table(rows)], holds=all(row["verdict"] != "DIFFERS" for row in rows))
+
+
+def _attacks(folder: RunFolder) -> Summary:
+    values = []
+    rows = []
+    for made in adversarial_sets(folder):
+        result = made.evaluation
+        values.append(
+            {
+                "target": made.target,
+                "eps": result.eps,
+                "images": len(made.clean),
+                "seed": result.seed,
+                "clean_accuracy": result.clean_accuracy,
+                "robust_accuracy": result.robust_accuracy,
+                "after_each_attack": result.accuracy_after(),
+                "zero_gradient_share": made.zero_gradient,
+            }
+        )
+        rows.append([made.target, f"{result.eps:g}", f"{result.clean_accuracy:.3f}", f"{result.robust_accuracy:.3f}"])
+    settings = folder.recipe.attack
+    title = f"accuracy of {settings.images} test images under: {', '.join(settings.members)}"
+    return Summary(values, [table(title, ["attacked network", "eps", "clean", "worst case"], rows)])
+
+
+def _replayed(folder: RunFolder, label: str) -> Summary:
+    values = []
+    rows = []
+    for one in replayed_sets(folder, label):
+        right = [float(flags.double().mean()) for flags in (one.right_ann, one.right_snn, one.right_deployed)]
+        spikes = sum(float(counts.sum(0).double().mean()) for counts in one.trace.spikes.values())
+        operations = sum(float(counts.sum(0).double().mean()) for counts in one.trace.synaptic_operations.values())
+        values.append(
+            asdict(one.origin)
+            | {
+                "backend": one.trace.backend,
+                "images": len(one.trace),
+                "accuracy": dict(zip(("ann", "snn", "deployed"), right, strict=True)),
+                "agreement_with_snn": one.agreement,
+                "spikes_per_image": spikes,
+                "synaptic_operations_per_image": operations,
+            }
+        )
+        rows.append(
+            [
+                one.origin.name,
+                str(len(one.trace)),
+                *(f"{r:.3f}" for r in right),
+                f"{one.agreement:.3f}",
+                f"{spikes:,.0f}",
+                f"{operations:,.0f}",
+            ]
+        )
+    columns = ["set", "images", "ANN", "SNN", "deployed", "SNN agrees", "spikes/image", "operations/image"]
+    return Summary(values, [table(f"replayed on {label}, images on the input's grid", columns, rows)])
+
+
+def _report(folder: RunFolder) -> Summary:
+    numbers = read_json(folder.report_json, "report.json")
+    holds = all(row["verdict"] != "DIFFERS" for network in numbers["networks"] for row in network["equalities"])
+    lines = [f"report: {folder.report_html}"]
+    missing = {row["reason"] for network in numbers["networks"] for row in network["equalities"] if row["reason"]}
+    lines += [f"not compared: {reason}" for reason in sorted(missing)]
+    return Summary(numbers, [results_table(numbers)], lines, holds)
