@@ -71,7 +71,7 @@ def verify_network(
         watch.advance(note=".net")
         rows += _compare_shipped() if settings.shipped else []
     else:
-        for name in ("3 emulator = Lava", "4 .net file = graph", "5 emulator = lava-dl's networks"):
+        for name in ("3 emulator = Lava", "4 .net file = graph", "5 lava-dl's networks"):
             rows.append(Equality(name=name, what="", reason=NO_LAVA))
         watch.advance(2)
     watch.advance(note="shipped networks")
@@ -150,7 +150,7 @@ def _compare_shipped() -> list[Equality]:
     """Equality 5, a row for each network of the lava-dl wheel."""
     return [
         Equality(
-            name=f"5 emulator = lava-dl's {row.name}",
+            name=f"5 lava-dl's {row.name}",
             what=row.what,
             compared=row.compared,
             differing=row.differing,

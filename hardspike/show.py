@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -79,13 +80,14 @@ def results_table(numbers: dict[str, Any]) -> Table:
 
 def equalities_table(rows: list[dict[str, Any]]) -> Table:
     """What was compared, how many values, how many differ, and where first."""
-    shown = Table(title="what must be equal")
-    for column in ("equality", "compared on", "values", "differ", "verdict", "first difference, or why not compared"):
+    shown = Table(title="what must be equal (rows 1 to 5), and how close the float network is (6)")
+    for column in ("equality", "compared on", "values", "differ", "verdict"):
         shown.add_column(column, justify="right" if column in ("values", "differ") else "left")
     for row in rows:
         style = {"equal": "green", "DIFFERS": "bold red"}.get(row["verdict"], "")
         verdict = f"[{style}]{row['verdict']}[/]" if style else row["verdict"]
         compared = "" if row["reason"] else f"{row['compared']:,}"
         differing = "" if row["reason"] else f"{row['differing']:,}"
-        shown.add_row(row["name"], row["what"], compared, differing, verdict, row["reason"] or row["first"])
+        details = [row["what"], row["reason"], row["first"] and f"first: {row['first']}"]
+        shown.add_row(escape(row["name"]), escape("\n".join(filter(None, details))), compared, differing, verdict)
     return shown

@@ -133,15 +133,15 @@ def _replayed(folder: RunFolder, label: str) -> Summary:
         rows.append(
             [
                 one.origin.name,
-                str(len(one.trace)),
                 *(f"{r:.3f}" for r in right),
                 f"{one.agreement:.3f}",
                 f"{spikes:,.0f}",
-                f"{operations:,.0f}",
+                f"{operations / 1000:,.0f} k",
             ]
         )
-    columns = ["set", "images", "ANN", "SNN", "deployed", "SNN agrees", "spikes/image", "operations/image"]
-    return Summary(values, [table(f"replayed on {label}, images on the input's grid", columns, rows)])
+    columns = ["set", "ANN", "SNN", "deployed", "SNN agrees", "spikes", "operations"]
+    title = f"replayed on {label}: {values[0]['images'] if values else 0} images on the input's grid; spikes and operations per image"
+    return Summary(values, [table(title, columns, rows)])
 
 
 def _report(folder: RunFolder) -> Summary:
