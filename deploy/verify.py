@@ -9,6 +9,7 @@
 """
 
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -148,17 +149,24 @@ def _compare_netx(graph: ProcessGraph, path: Path, messages: Tensor, trace: Trac
 
 def _compare_shipped() -> list[Equality]:
     """Equality 5, a row for each network of the lava-dl wheel."""
-    return [
-        Equality(
-            name=f"5 lava-dl's {row.name}",
-            what=row.what,
-            compared=row.compared,
-            differing=row.differing,
-            first=row.first_difference,
-            reason=row.reason,
+    rows = []
+    for name, group in groupby(compare_shipped_networks(), key=lambda row: row.name):
+        parts = list(group)
+        compared = [part for part in parts if not part.reason]
+        first = next((f"{part.what}: {part.first_difference}" for part in compared if part.differing), "")
+        rows.append(
+            Equality(
+                name=f"5 lava-dl's {name}",
+                what=f"{len(compared)} recordings: spikes, currents, potentials"
+                if len(compared) > 1
+                else parts[0].what,
+                compared=sum(part.compared for part in compared),
+                differing=sum(part.differing for part in compared),
+                first=first,
+                reason="; ".join(part.reason for part in parts if part.reason),
+            )
         )
-        for row in compare_shipped_networks()
-    ]
+    return rows
 
 
 def compare_float(snn: SpikingNetwork, graph: ProcessGraph, images: Tensor, trace: Trace) -> list[Equality]:

@@ -59,6 +59,7 @@ CASES = (
     GraphCase(
         "dense only, binary, leak", 12, image=(9, 1, 1), only_dense=True, coding="binary", potential_decays=(200, 0, 50)
     ),
+    GraphCase("fewer steps than layers", 13, coding="binary", time_steps=2, position_bias=True),
 )
 
 

@@ -1,0 +1,27 @@
+"""The smallest run that goes through every stage: a recipe of seconds, made once per test session."""
+
+TINY_RECIPE = """
+name = "tiny"
+[train]
+epochs = 2
+steps = 2
+eps = "26/255"
+[convert]
+epochs = 1
+calibration_steps = 4
+calibration_batches = 2
+time_steps = 4
+[verify]
+images = 2
+shipped = false
+[attack]
+eps = [0.1]
+images = 12
+members = ["fgsm", "pgd3/triangular:0.5"]
+[report]
+examples = 2
+[control.train]
+objective = "natural"
+[control.convert]
+objective = "natural"
+"""
