@@ -69,7 +69,9 @@ def main() -> None:
             sides["Lava"].append(((long[0] - short[0]) / (LONG - SHORT), (long[1] - short[1]) / (LONG - SHORT)))
     print(f"{arguments.run}: {len(graph.layers)} layers, T = {graph.time_steps}, median of {arguments.rounds} rounds")
     medians = {
-        name: tuple(statistics.median(values) for values in zip(*times, strict=True)) for name, times in sides.items() if times
+        name: tuple(statistics.median(values) for values in zip(*times, strict=True))
+        for name, times in sides.items()
+        if times
     }
     for name, (wall, cpu) in medians.items():
         print(f"  {name:<22}{1 / wall:>10.1f} samples/s (wall) {1000 * cpu:>10.3f} ms CPU per sample")
@@ -78,7 +80,9 @@ def main() -> None:
         return
     for name in ("emulator, classes", "emulator, all events"):
         ratios = [lava_time / own for lava_time, own in zip(medians["Lava"], medians[name], strict=True)]
-        print(f"  {name} / Lava: {ratios[0]:.0f} times the samples per second (wall), {ratios[1]:.0f} times by CPU time")
+        print(
+            f"  {name} / Lava: {ratios[0]:.0f} times the samples per second (wall), {ratios[1]:.0f} times by CPU time"
+        )
 
 
 if __name__ == "__main__":
