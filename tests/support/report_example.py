@@ -154,6 +154,9 @@ def network(
             equality("2 emulator = oracle", 23402),
             equality("3 emulator = Lava", 34503),
             equality("4 .net file = graph", 45604),
+            # The same for every network: it is about networks that ship with lava-dl.
+            equality("5 emulator = lava-dl's tiny.net", 56705),
+            equality("5 emulator = lava-dl's sdnn.net", 0) | {"reason": "sigma-delta", "verdict": "not compared"},
             equality("6 float SNN, class", 16, 1, exact=False),
             equality("6 float SNN, spike1", 8192, 77, first="spike of spike1 step 1", exact=False),
         ],
@@ -300,6 +303,19 @@ def read_png(uri: str) -> tuple[int, int, int, bytes]:
     step = 1 + width * channels
     assert depth == 8 and len(rows) == height * step and not any(rows[::step])
     return width, height, channels, b"".join(rows[k * step + 1 : (k + 1) * step] for k in range(height))
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG 2 contrast ratio of two hex colours."""
+
+    def luminance(colour: str) -> float:
+        digits = colour[1:] if len(colour) == 7 else "".join(2 * c for c in colour[1:])
+        channels = [int(digits[k : k + 2], 16) / 255 for k in (0, 2, 4)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
 
 
 class Browser:

@@ -1,0 +1,397 @@
+"""The page of a report: one HTML file that shows the numbers of report.json and needs nothing else, neither network nor script."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined, Template
+from markupsafe import Markup
+
+from hardspike.attack.members import STEP_RATIO, parse_member
+from hardspike.deploy.report_figures import (
+    FORMS,
+    accuracy_figure,
+    difference_uri,
+    energy_figure,
+    image_uri,
+    layer_figure,
+    time_figure,
+)
+
+Numbers = dict[str, Any]
+DASH = "–"
+SHIPPED = "lava-dl"
+SPACE = "\N{NO-BREAK SPACE}"
+UNITS = (("J", 1.0), ("mJ", 1e-3), ("µJ", 1e-6), ("nJ", 1e-9), ("pJ", 1e-12))
+# What each numbered equality shows (design, section 3); the sixth is a distance, not an equality.
+EQUALITIES = {
+    "1": (
+        "folded = unfolded",
+        "Batch norm, input normalisation and average pooling are folded into weights, biases and thresholds. In double "
+        "precision both networks must give the same currents and outputs.",
+    ),
+    "2": (
+        "emulator = oracle",
+        "The fast emulator must give the same integers as a slow, independent program in plain Python integers.",
+    ),
+    "3": (
+        "emulator = Lava",
+        "It must give the same spikes and outputs as Lava, Intel's open framework, simulating the chip's fixed-point "
+        "arithmetic.",
+    ),
+    "4": (
+        ".net file = graph",
+        "The exported file, read back by lava-dl's netx, must hold the same integers and give the same spikes.",
+    ),
+    "5": (
+        "emulator = lava-dl's networks",
+        "On networks that ship with lava-dl, the emulator must reproduce the spikes and states that ship with them.",
+    ),
+}
+# By the start of a check's name: why it would be a bad sign.
+CHECKS = {
+    "noise beats": "An attack that does worse than random noise is broken.",
+    "transfer beats": "Attacks made on another network should not work better than attacks that see this one.",
+    "deployed looks more robust": "Rounding to integers hides gradients more easily than it adds robustness.",
+    "a larger budget": "An attacker who may change more can always do at least as much.",
+    "gradients vanish": "Where the gradient is zero, the attacks had nothing to follow.",
+}
+BINDING = {
+    "mixed_weight": "largest weight, both signs",
+    "positive_weight": "largest weight, one sign",
+    "negative_weight": "lowest weight, one sign",
+    "bias_mantissa_max": "largest bias",
+    "threshold_mantissa_max": "largest threshold",
+    "state_bits": "width of the summed input",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """One line under the headline. kind: good, note, warn or bad; word: the same in text, for those who see no colour."""
+
+    kind: str
+    word: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One image with its twin, as data URIs."""
+
+    numbers: Numbers
+    clean: str
+    attacked: str
+    difference: str
+    broken: bool
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What the template needs about one network beside its numbers.
+
+    conditions: eps, n, seed and attacks for captions; short: with the surrogates counted only. checks: masking checks by name.
+    chosen: replayed sets by kind (clean, noise, attack), the last two at the largest eps. sums: (low, high) joule of the
+    priced parts by kind, and the same without the first layer.
+    """
+
+    numbers: Numbers
+    worst: Numbers | None
+    conditions: str
+    short: str
+    checks: dict[str, Numbers]
+    chosen: dict[str, Numbers]
+    sums: dict[str, tuple[float, float]]
+    later_sums: dict[str, tuple[float, float]]
+    unit: tuple[str, float]
+    exact: list[Numbers]
+    close: list[Numbers]
+    activity_figures: dict[str, Markup]
+    time_figures: list[Markup]
+    energy_figure: Markup
+
+
+def render_page(numbers: Numbers) -> str:
+    """The whole page. numbers: as `hardspike.pipeline` writes them to report.json. All text in them is escaped."""
+    rows = proof_rows(numbers["networks"])
+    views = [_view(network, f"n{index}") for index, network in enumerate(numbers["networks"])]
+    return _template().render(
+        numbers=numbers,
+        views=views,
+        main=views[0],
+        controls=views[1:],
+        control_phrases=[_control_phrase(views[0].numbers, view.numbers) for view in views[1:]],
+        statuses=statuses(numbers),
+        figure=accuracy_figure(numbers["networks"]),
+        examples=[_example(example) for example in numbers["examples"]],
+        shipped=[row for network, row in rows if network == SHIPPED],
+        missing=sorted(set(EQUALITIES) - {row["name"][:1] for _, row in rows}),
+        bare_surrogate=repr(parse_member("fgsm").surrogate),
+        step_ratio=STEP_RATIO,
+        check_names=list(dict.fromkeys(name for view in views for name in view.checks)),
+    )
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {
+        "percent": percent,
+        "interval": interval,
+        "count": count,
+        "energy": energy,
+        "small": small,
+        "first_matching": _first_matching,
+    }
+    environment.globals |= {"FORMS": FORMS, "EQUALITIES": EQUALITIES, "CHECKS": CHECKS, "BINDING": BINDING}
+    environment.globals |= {"DASH": DASH, "change": change}
+    return environment.from_string((files(__package__) / "templates" / "report.html.j2").read_text("utf-8"))
+
+
+def percent(share: Numbers | float) -> str:
+    """A share as `98.9 %`; a proportion of report.json or a number in [0, 1]."""
+    value = share["value"] if isinstance(share, dict) else share
+    return f"{100 * value:.1f}{SPACE}%"
+
+
+def interval(share: Numbers) -> str:
+    return f"{100 * share['low']:.1f}{DASH}{100 * share['high']:.1f}"
+
+
+def count(value: float) -> str:
+    """Whole numbers and large means without decimals, small means with three digits."""
+    return f"{value:,.0f}" if value == int(value) or abs(value) >= 100 else f"{value:.3g}"
+
+
+def small(share: float) -> str:
+    """A small share in per cent, two digits: `0.39 %`."""
+    return f"{100 * share:.2g}{SPACE}%"
+
+
+def energy(joule: float, unit: tuple[str, float]) -> str:
+    """Three digits in the table's unit, without the unit."""
+    value = joule / unit[1]
+    return "0" if value == 0 else f"{value:,.0f}" if abs(value) >= 100 else f"{value:#.3g}"
+
+
+def change(value: float, base: float) -> str:
+    """Relative change with its sign; a dash where the base is zero."""
+    return DASH if base == 0 else _signed(100 * (value / base - 1)) + f"{SPACE}%"
+
+
+def _points(first: Numbers, second: Numbers) -> str:
+    """first - second in percentage points, with its sign."""
+    return _signed(100 * (first["value"] - second["value"]))
+
+
+def statuses(numbers: Numbers) -> list[Status]:
+    """Whether the proof holds, where Lava stands, masking, closeness to the float network, and what it ran on."""
+    rows = proof_rows(numbers["networks"])
+    return [
+        _proof_status(rows),
+        _lava_status(rows),
+        _masking_status(numbers["networks"]),
+        _closeness_status(numbers["networks"][0]),
+        _backend_status(numbers["networks"][0]),
+    ]
+
+
+def proof_rows(networks: Sequence[Numbers]) -> list[tuple[str, Numbers]]:
+    """All rows that must be equal, with the network's name; equality 5 is about lava-dl's networks, so it counts once."""
+    rows: list[tuple[str, Numbers]] = []
+    for network in networks:
+        for row in network["equalities"]:
+            entry = (SHIPPED if row["name"].startswith("5") else network["name"], row)
+            if row["exact"] and (entry[0] != SHIPPED or entry not in rows):
+                rows.append(entry)
+    return rows
+
+
+def _proof_status(rows: Sequence[tuple[str, Numbers]]) -> Status:
+    differing = [f"{network}: {row['name']} ({row['differing']:,} values)" for network, row in rows if row["differing"]]
+    if differing:
+        return Status("bad", "fails", f"{len(differing)} of {len(rows)} comparisons differ: {'; '.join(differing)}.")
+    done = [row["compared"] for _, row in rows if row["compared"]]
+    if not done:
+        return Status("warn", "open", "No equality could be checked.")
+    values = f"{sum(done):,} values, none differs"
+    if len(done) == len(rows):
+        return Status("good", "holds", f"All {len(done)} comparisons of the proof hold: {values}.")
+    text = f"All {len(done)} comparisons of the proof that could be made hold: {values}. {len(rows) - len(done)} could not."
+    return Status("good", "holds", text)
+
+
+def _lava_status(rows: Sequence[tuple[str, Numbers]]) -> Status:
+    reasons = list(dict.fromkeys(row["reason"] for network, row in rows if row["reason"] and network != SHIPPED))
+    if reasons:
+        names = list(dict.fromkeys(row["name"] for _, row in rows if row["reason"] in reasons))
+        return Status("warn", "open", f"Not compared here: {', '.join(names)}. Reason: {'; '.join(reasons)}.")
+    about = [row for _, row in rows if "Lava" in row["name"] and row["compared"]]
+    if not about:
+        return Status("note", "note", "Nothing was compared with Lava in this run.")
+    if any(row["differing"] for row in about):
+        return Status("bad", "fails", "The emulator and Lava do not agree; see the proof.")
+    total = sum(row["compared"] for row in about)
+    text = f"Lava's fixed-point simulation of the chip agrees with the emulator in all {total:,} spikes and outputs."
+    return Status("good", "holds", text)
+
+
+def _masking_status(networks: Sequence[Numbers]) -> Status:
+    fired = [f"{n['name']}: {check['name']}" for n in networks for check in n["checks"] if check["fired"]]
+    total = sum(len(network["checks"]) for network in networks)
+    if fired:
+        text = f"{len(fired)} of {total} checks for gradient masking fired ({'; '.join(fired)})."
+        return Status("warn", "suspect", f"{text} Read the robust accuracies as upper bounds.")
+    if not total:
+        return Status("warn", "open", "Gradient masking was not checked: the deployed network was not attacked itself.")
+    return Status("good", "clear", f"None of {total} checks for gradient masking fired.")
+
+
+def _closeness_status(network: Numbers) -> Status:
+    clean = network["clean"]
+    text = f"Deployment changed clean accuracy by {_points(clean['deployed'], clean['snn'])} points against the float spiking "
+    return Status(
+        "note", "note", f"{text}network; the two agree on {percent(network['agreement'])} of the clean images."
+    )
+
+
+def _backend_status(network: Numbers) -> Status:
+    simulators = {"emulator": "hardspike's integer emulator", "lava": "Lava's simulator"}
+    where = simulators.get(network["backend"])
+    text = f"Replayed on backend {network['backend']}. No power was measured."
+    if where:
+        text = f"Results come from {where}, in software. No chip was used, and no power was measured."
+    return Status("note", "note", text)
+
+
+def _view(network: Numbers, prefix: str) -> View:
+    chosen = _chosen(network["replay"])
+    clean = chosen["clean"]
+    layers = [layer["name"] for layer in clean["layers"]]
+    spiking = [layer["name"] for layer in clean["layers"] if layer["spikes"] is not None]
+    by_layer = {kind: {layer["name"]: layer for layer in one["layers"]} for kind, one in chosen.items()}
+    shares = {
+        name: {
+            kind: [value / by_layer[kind][name]["neurons"] for value in one["spikes_over_time"][name]]
+            for kind, one in chosen.items()
+        }
+        for name in spiking
+    }
+    top = max((value for kinds in shares.values() for values in kinds.values() for value in values), default=0.0)
+    unit = next((unit for unit in UNITS if clean["energy_j"]["high"]["mean"] >= unit[1]), UNITS[-1])
+    spans = {kind: [_span(layer["energy_j"]) for layer in one["layers"]] for kind, one in chosen.items()}
+    spikes = {kind: [by_layer[kind][name]["spikes"] for name in spiking] for kind in chosen}
+    operations = {kind: [by_layer[kind][name]["synaptic_operations"] for name in layers] for kind in chosen}
+    return View(
+        numbers=network,
+        worst=max(network["robust"], key=lambda budget: float(budget["eps"]), default=None),
+        conditions=_conditions(network, counted=False),
+        short=_conditions(network, counted=True),
+        checks={check["name"]: check for check in network["checks"]},
+        chosen=chosen,
+        sums={kind: _span(one["energy_j"]) for kind, one in chosen.items()},
+        later_sums={kind: _without_first(one) for kind, one in chosen.items()},
+        unit=unit,
+        exact=[row for name, row in proof_rows([network]) if name != SHIPPED],
+        close=[row for row in network["equalities"] if not row["exact"]],
+        activity_figures={
+            f"{what} per image": layer_figure(f"{prefix}-{what.split()[0]}", what.lower(), names, groups)
+            for what, names, groups in (("Spikes", spiking, spikes), ("Synaptic operations", layers, operations))
+            if names
+        },
+        time_figures=[time_figure(f"{prefix}-t{i}", name, shares[name], top) for i, name in enumerate(spiking)],
+        energy_figure=energy_figure(f"{prefix}-energy", unit[0], 1 / unit[1], layers, spans),
+    )
+
+
+def _chosen(replay: Sequence[Numbers]) -> dict[str, Numbers]:
+    """Clean images, and at the largest eps noise and the attack on the deployed network (on another one where that is missing)."""
+    chosen = {"clean": next(one for one in replay if one["kind"] == "clean")}
+    largest = max(one["eps"] for one in replay)
+    for kind in ("noise", "attack"):
+        found = [one for one in replay if one["kind"] == kind and one["eps"] == largest]
+        if found:
+            chosen[kind] = next((one for one in found if one["made_on"] == "deployed"), found[-1])
+    return chosen
+
+
+def _span(joule: Numbers) -> tuple[float, float]:
+    return joule["low"]["mean"], joule["high"]["mean"]
+
+
+def _without_first(one: Numbers) -> tuple[float, float]:
+    first = one["layers"][0]["energy_j"]["by_set"]
+    rest = [values["mean"] - first[name]["mean"] for name, values in one["energy_j"]["by_set"].items()]
+    return min(rest), max(rest)
+
+
+def _conditions(network: Numbers, *, counted: bool) -> str:
+    """eps, n, seed and the attacks with their surrogates (or only how many), for the caption of a table."""
+    budgets = network["robust"]
+    if not budgets:
+        return "no attack was run"
+    n = sorted({share["n"] for b in budgets for share in (*b["white_box"].values(), b["deployed_worst_case"])})
+    seeds = sorted({budget["seed"] for budget in budgets if "seed" in budget})
+    lists: dict[str, list[str]] = {}
+    for budget in budgets:
+        for target, members in budget["members"].items():
+            targets = lists.setdefault(_members(list(members), counted=counted), [])
+            if FORMS.get(target, target) not in targets:
+                targets.append(FORMS.get(target, target))
+    parts = [
+        "eps " + ", ".join(f"{budget['eps']:g}" for budget in budgets) + " (L∞)",
+        "n " + " to ".join(f"{value:,}" for value in n),
+        *(["seed " + ", ".join(map(str, seeds))] if seeds else []),
+        *(f"on {' and '.join(targets)}: {text}" for text, targets in lists.items()),
+    ]
+    return " · ".join(parts)
+
+
+def _members(names: Sequence[str], *, counted: bool) -> str:
+    """`fgsm, pgd20/{triangular:1; rectangular:1}`, or counted `fgsm, pgd20 × 2 surrogates`."""
+    surrogates: dict[str, list[str]] = {}
+    for name in names:
+        attack, _, surrogate = name.partition("/")
+        surrogates.setdefault(attack, []).extend([surrogate] if surrogate else [])
+    parts = []
+    for attack, found in surrogates.items():
+        many = f" × {len(found)} surrogate{'s' if len(found) > 1 else ''}" if counted else f"/{{{'; '.join(found)}}}"
+        parts.append(attack + (many if found else ""))
+    return ", ".join(parts)
+
+
+def _control_phrase(network: Numbers, control: Numbers) -> str:
+    if network["training"].startswith("adversarial") and control["training"].startswith("natural"):
+        return "The same network trained without adversarial images"
+    return f"The control network “{control['name']}” ({control['training']})"
+
+
+def _example(example: Numbers) -> Example:
+    fooled = example["predicted_attacked"] != example["label"]
+    by = example["broken_by"]
+    if example["predicted_clean"] != example["label"]:
+        verdict = "wrong without any attack"
+    elif fooled:
+        verdict = "fooled only on the input grid" if by == "none" else f"fooled by {by}"
+    else:
+        verdict = "survived every attack" if by == "none" else f"fooled by {by}, right again on the input grid"
+    return Example(
+        example,
+        image_uri(example["clean"]),
+        image_uri(example["attacked"]),
+        difference_uri(example["clean"], example["attacked"], example["eps"]),
+        fooled,
+        verdict,
+    )
+
+
+def _first_matching(name: str, texts: dict[str, str]) -> str:
+    return next((text for start, text in texts.items() if name.startswith(start)), "")
+
+
+def _signed(value: float) -> str:
+    text = f"{value:+.1f}"
+    return ("0.0" if text in ("+0.0", "-0.0") else text).replace("-", "\N{MINUS SIGN}")
