@@ -25,6 +25,7 @@ from hardspike.deploy.oracle import Oracle
 from hardspike.deploy.process_graph import ProcessGraph
 from hardspike.deploy.shipped_networks import compare_shipped_networks
 from hardspike.deploy.trace import States, Trace
+from hardspike.snn.architecture import INPUT
 from hardspike.snn.data import ImageSet
 from hardspike.snn.network import SpikingNetwork
 from hardspike.snn.progress import Progress, Silent
@@ -184,12 +185,12 @@ def compare_float(snn: SpikingNetwork, graph: ProcessGraph, images: Tensor, trac
             exact=False,
         )
     ]
-    at_limit = saturations(trace.states, graph)
+    at_limit, potentials = saturations(trace.states, graph)
     rows.append(
         Equality(
             name="6 potentials at their 24-bit limit",
-            what="where they are, the float network has no counterpart",
-            compared=sum(potential.numel() for potential in trace.states.potentials.values()),
+            what="behind the first layer, where the limit can change spikes",
+            compared=potentials,
             differing=at_limit,
             exact=False,
         )
@@ -212,7 +213,17 @@ def compare_float(snn: SpikingNetwork, graph: ProcessGraph, images: Tensor, trac
     return rows
 
 
-def saturations(states: States, graph: ProcessGraph) -> int:
-    """How often a membrane potential sat at the 24-bit limit; where it did, the float network knows no counterpart."""
+def saturations(states: States, graph: ProcessGraph) -> tuple[int, int]:
+    """How many membrane potentials sat at the 24-bit limit, and of how many, where that can change a spike.
+
+    A graded input sends the same messages at every step, so a neuron that only it drives and that sinks to the limit would
+    never have fired without the limit either: such layers are left out.
+    """
     limit = graph.numerics.state_max
-    return sum(int((potential.abs() == limit).sum()) for potential in states.potentials.values())
+    steady = {
+        layer.name
+        for layer in graph.layers
+        if graph.input.coding == "graded" and all(synapse.source == INPUT for synapse in layer.synapses)
+    }
+    counted = [potential for name, potential in states.potentials.items() if name not in steady]
+    return sum(int((potential.abs() == limit).sum()) for potential in counted), sum(p.numel() for p in counted)

@@ -24,7 +24,7 @@ from hardspike.deploy.process_graph import (
     ProcessGraph,
 )
 from hardspike.deploy.quantize import quantize_network
-from hardspike.deploy.verify import compare_oracle
+from hardspike.deploy.verify import compare_oracle, saturations
 from hardspike.hw_profiles.profile import load_profile
 from hardspike.snn.architecture import INPUT
 from hardspike.snn.errors import DataError
@@ -171,6 +171,30 @@ def _as_float(graph: ProcessGraph, detach_reset: bool) -> FoldedNetwork:
             )
         )
     return FoldedNetwork(graph.input.shape, tuple(layers), graph.time_steps)
+
+
+def test_saturation_is_counted_where_it_can_change_a_spike() -> None:
+    """Neurons sink by 2^19 a step and reach the limit at the sixteenth: steady behind a graded input, of consequence behind spikes."""
+    neurons = NeuronGroup(threshold=131071, bias=np.array([-4096, 0], dtype=np.int32), bias_exponent=7)
+    graph = _one_neuron(neurons, 2, steps=20)
+    (first,) = graph.layers
+    second = GraphLayer(
+        name="m",
+        shape=(1,),
+        synapses=(DenseSynapse(source="n", weight=np.ones((1, 2), dtype=np.int32)),),
+        neurons=_bias(-4096),
+    )
+    trace = EmulatorBackend().run(
+        dataclasses.replace(graph, layers=(first, second)), torch.tensor([[0]]), keep_states=True
+    )
+    assert trace.states is not None
+    at_limit = trace.states.potentials["m"] == -NUMERICS.state_max
+    assert saturations(trace.states, dataclasses.replace(graph, layers=(first, second))) == (int(at_limit.sum()), 20)
+    assert int(at_limit.sum()) == 5 and int((trace.states.potentials["n"] == -NUMERICS.state_max).sum()) == 5
+
+
+def _bias(mantissa: int) -> NeuronGroup:
+    return NeuronGroup(threshold=131071, bias=np.array([mantissa], dtype=np.int32), bias_exponent=7)
 
 
 def test_forward_gives_the_backends_output_as_logits() -> None:
