@@ -11,7 +11,7 @@ from hardspike.convert.ann_to_snn import convert_network
 from hardspike.snn.data import Splits
 from hardspike.snn.network import SpikingNetwork
 from hardspike.snn.ranges import require
-from hardspike.train.loop import Optimisation, fit
+from hardspike.train.loop import Optimisation, check_optimisation, fit
 from hardspike.train.objectives import Objective, natural, robust_kl
 
 
@@ -51,13 +51,7 @@ class ConvertSettings:
         # At alpha = 0 the KL and its gradient are zero; at alpha = eps no step is left.
         require("convert.alpha", self.alpha, 0 < self.alpha < self.eps, f"use a value in (0, eps = {self.eps})")
         require("convert.beta", self.beta, self.beta >= 0, "use 0 or more")
-        require(
-            "convert.epochs", self.epochs, self.epochs >= 1, "use 1 or more: conversion resets batch-norm statistics"
-        )
-        require("convert.learning_rate", self.learning_rate, self.learning_rate > 0, "use a positive value")
-        require("convert.batch_size", self.batch_size, self.batch_size >= 2, "use 2 or more (batch norm needs a batch)")
-        require("convert.momentum", self.momentum, 0 <= self.momentum < 1, "use a value in [0, 1)")
-        require("convert.weight_decay", self.weight_decay, self.weight_decay >= 0, "use 0 or more")
+        check_optimisation("convert", self)
 
 
 def convert_ann(
@@ -84,14 +78,6 @@ def convert_ann(
     )
     robust = settings.objective == "robust_kl"
     objective: Objective = robust_kl(eps=settings.eps, alpha=settings.alpha, beta=settings.beta) if robust else natural
-    optimisation = Optimisation(
-        epochs=settings.epochs,
-        learning_rate=settings.learning_rate,
-        batch_size=settings.batch_size,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-        score_eps=settings.eps if robust else 0.0,
-        seed=seed + 1,
-    )
+    optimisation = Optimisation.of(settings, score_eps=settings.eps if robust else 0.0, seed=seed + 1)
     fit(snn, objective, splits, optimisation, state_path=state_path, identity=identity, on_epoch=on_epoch)
     return snn

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hardspike.hw_profiles.profile import Numerics
-from hardspike.snn.architecture import INPUT, Shape
+from hardspike.snn.architecture import INPUT, Shape, convolved
 from hardspike.snn.errors import DoesNotFitError, UnsupportedLayerError
 
 IntArray = NDArray[np.int32]
@@ -69,12 +69,7 @@ class ConvSynapse:
     groups: int = 1
 
     def output_shape(self, shape: Shape) -> Shape:
-        sides = (
-            (side + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
-            for side, kernel, stride, pad, dilation in zip(
-                shape[1:], self.weight.shape[2:], self.stride, self.padding, self.dilation, strict=True
-            )
-        )
+        sides = convolved(shape[1:], self.weight.shape[2:], self.stride, self.padding, self.dilation)
         return (self.weight.shape[0], *sides)
 
 

@@ -6,7 +6,7 @@ of PilotNet that fires reads v = 128 in its recording, a code of Loihi's; potent
 
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hardspike.deploy.compare import Equality
 from hardspike.deploy.netx_file import read_netx
 from hardspike.deploy.process_graph import DenseSynapse, GraphLayer, InputContract, NeuronGroup, ProcessGraph
 from hardspike.deploy.stream_emulation import StreamedLayer, emulate_stream
@@ -32,18 +33,6 @@ DENSE_THRESHOLD, DENSE_POTENTIAL_DECAY = 6, 415
 Item = tuple[Tensor, Tensor, Tensor | None]  # found, recorded, and where to compare (None: everywhere)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShippedRow:
-    """One comparison. `reason` says why nothing was compared."""
-
-    name: str
-    what: str
-    compared: int = 0
-    differing: int = 0
-    first_difference: str = ""
-    reason: str = ""
-
-
 def shipped_folder() -> Path:
     """Folder of lava-dl's netx tests, as the installed wheel's own list of files gives it."""
     try:
@@ -59,10 +48,10 @@ def shipped_folder() -> Path:
     raise FileError("shipped networks: lava-dl is installed without its netx tests; reinstall its wheel from PyPI")
 
 
-def compare_shipped_networks() -> list[ShippedRow]:
+def compare_shipped_networks() -> list[Equality]:
     """Everything that the wheel ships for netx, one row per recording; rows with a reason could not be compared."""
     folder = shipped_folder()
-    parts: list[Callable[[Path], Iterator[ShippedRow]]] = [
+    parts: list[Callable[[Path], Iterator[Equality]]] = [
         _tinynet,
         _pilotnet,
         _pilotnet_readout,
@@ -74,7 +63,7 @@ def compare_shipped_networks() -> list[ShippedRow]:
     return [row for part in parts for row in part(folder)]
 
 
-def _tinynet(folder: Path) -> Iterator[ShippedRow]:
+def _tinynet(folder: Path) -> Iterator[Equality]:
     graph = read_netx(folder / "tiny.net", time_steps=15)
     recorded = folder / "gts" / "tinynet"
     currents = _load(recorded / "input_bias.npy")
@@ -90,7 +79,7 @@ def _tinynet(folder: Path) -> Iterator[ShippedRow]:
     yield _compare("tiny.net", "layer1: currents", [(found, truth, None)])
 
 
-def _pilotnet(folder: Path) -> Iterator[ShippedRow]:
+def _pilotnet(folder: Path) -> Iterator[Equality]:
     recorded = folder / "gts" / "pilotnet_lif"
     graph = read_netx(recorded / "network.net")
     image = _load(recorded / "image.npy").permute(2, 1, 0)
@@ -108,7 +97,7 @@ def _pilotnet(folder: Path) -> Iterator[ShippedRow]:
     yield _compare("pilotnet_lif", "input-s: spikes", [(found, _stream(recorded / "input-s.npy"), None)])
 
 
-def _pilotnet_readout(folder: Path) -> Iterator[ShippedRow]:
+def _pilotnet_readout(folder: Path) -> Iterator[Equality]:
     """fc-3 was recorded from the spikes input-s, one step longer, with every layer reset one step before its first message.
 
     That is netx's default reset_offset of 0 behind a source; our own streams use 1.
@@ -133,7 +122,7 @@ def _pilotnet_readout(folder: Path) -> Iterator[ShippedRow]:
     yield _compare("pilotnet_lif", "fc-3: spikes, currents, potentials", items)
 
 
-def _ntidigits(folder: Path) -> Iterator[ShippedRow]:
+def _ntidigits(folder: Path) -> Iterator[Equality]:
     """Three dense layers with a delay per neuron, for all its synapses: the same spikes, later (no bias, no reset)."""
     recorded = folder / "gts" / "ntidigits"
     delays: dict[str, Tensor] = {}
@@ -153,7 +142,7 @@ def _ntidigits(folder: Path) -> Iterator[ShippedRow]:
     yield _compare("ntidigits", "output: spikes", [(later, _stream(recorded / "output.npy"), None)])
 
 
-def _dense_block(folder: Path) -> Iterator[ShippedRow]:
+def _dense_block(folder: Path) -> Iterator[Equality]:
     recorded = folder / "gts" / "dense"
     weight = _load(recorded / "weight.npy").int().numpy()
     spikes = _stream(recorded / "in.npy")
@@ -178,16 +167,16 @@ def _dense_block(folder: Path) -> Iterator[ShippedRow]:
     yield _compare("dense block", "spikes, currents", [(found.spikes, truth, None), (found.currents, current, None)])
 
 
-def _mnist(folder: Path) -> Iterator[ShippedRow]:
+def _mnist(folder: Path) -> Iterator[Equality]:
     graph = read_netx(folder / "mnist.net")
     currents = torch.linspace(0, 140, graph.input.shape[0]).long()
     streamed: dict[str, StreamedLayer] = emulate_stream(graph, currents, num_steps=graph.time_steps, period=None)
     fired = sum(int(layer.spikes.sum()) for layer in streamed.values())
     reason = f"no recording is shipped; read, and run on a ramp of currents: {fired} spikes in {graph.time_steps} steps"
-    yield ShippedRow(name="mnist.net", what="everything", reason=reason)
+    yield Equality(name="mnist.net", what="everything", reason=reason)
 
 
-def _others(folder: Path) -> Iterator[ShippedRow]:
+def _others(folder: Path) -> Iterator[Equality]:
     for name in ("network", "square_network"):
         path = folder / "gts" / "pilotnet_sdnn" / f"{name}.net"
         try:
@@ -196,9 +185,9 @@ def _others(folder: Path) -> Iterator[ShippedRow]:
             reason = str(error).removeprefix(f"{path}: ")
         else:
             reason = "read_netx accepts it, but there is no comparison for it"
-        yield ShippedRow(name=f"pilotnet_sdnn/{name}.net", what="everything", reason=reason)
+        yield Equality(name=f"pilotnet_sdnn/{name}.net", what="everything", reason=reason)
     for name, kind in (("complex_dense", "resonate-and-fire neurons"), ("tinynet_sdnn", "sigma-delta neurons")):
-        yield ShippedRow(
+        yield Equality(
             name=name, what="everything", reason=f"{kind} have no counterpart in a ProcessGraph; supported: CUBA"
         )
 
@@ -218,7 +207,7 @@ def _stream(path: Path) -> Tensor:
     return array.permute(*reversed(range(array.ndim)))
 
 
-def _compare(name: str, what: str, items: list[Item]) -> ShippedRow:
+def _compare(name: str, what: str, items: list[Item]) -> Equality:
     compared, differing, first = 0, 0, ""
     for part, (found, recorded, mask) in zip(what.split(": ")[-1].split(", "), items, strict=True):
         if found.shape != recorded.shape:
@@ -232,4 +221,4 @@ def _compare(name: str, what: str, items: list[Item]) -> ShippedRow:
             step, *neuron = wrong.nonzero()[0].tolist()
             values = f"{int(found[step][tuple(neuron)])} instead of {int(recorded[step][tuple(neuron)])}"
             first = f"{part}, step {step}, neuron {neuron}: {values}"
-    return ShippedRow(name=name, what=what, compared=compared, differing=differing, first_difference=first)
+    return Equality(name=name, what=what, compared=compared, differing=differing, first=first)

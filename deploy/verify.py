@@ -154,7 +154,7 @@ def _compare_shipped() -> list[Equality]:
     for name, group in groupby(compare_shipped_networks(), key=lambda row: row.name):
         parts = list(group)
         compared = [part for part in parts if not part.reason]
-        first = next((f"{part.what}: {part.first_difference}" for part in compared if part.differing), "")
+        first = next((f"{part.what}: {part.first}" for part in compared if part.differing), "")
         rows.append(
             Equality(
                 name=f"5 lava-dl's {name}",

@@ -33,6 +33,14 @@ class ImageInput:
             raise SettingsError(f"input: std = {min(self.std)} is not allowed; it must be positive")
 
 
+def convolved(sides: Shape, kernel: Shape, stride: Shape, padding: Shape, dilation: Shape) -> Shape:
+    """Height and width after a convolution."""
+    return tuple(
+        (side + 2 * pad - spread * (taps - 1) - 1) // step + 1
+        for side, taps, step, pad, spread in zip(sides, kernel, stride, padding, dilation, strict=True)
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Convolution:
     out_channels: int
@@ -44,12 +52,7 @@ class Convolution:
     bias: bool = False
 
     def output_shape(self, shape: Shape) -> Shape:
-        sides = (
-            (side + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
-            for side, kernel, stride, pad, dilation in zip(
-                shape[1:], self.kernel_size, self.stride, self.padding, self.dilation, strict=True
-            )
-        )
+        sides = convolved(shape[1:], self.kernel_size, self.stride, self.padding, self.dilation)
         return (self.out_channels, *sides)
 
 

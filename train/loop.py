@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -18,8 +18,9 @@ from hardspike.attack.evaluate import accuracy, evaluate
 from hardspike.attack.members import parse_member
 from hardspike.snn.checkpoint import load_tensors, save_tensors
 from hardspike.snn.data import Splits
-from hardspike.snn.errors import FileError, SettingsError
+from hardspike.snn.errors import FileError
 from hardspike.snn.network import SpikingNetwork
+from hardspike.snn.ranges import require
 from hardspike.train.objectives import Objective
 
 KIND = "training state"
@@ -40,10 +41,45 @@ class Optimisation:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.epochs < 0 or self.batch_size < 2:
-            raise SettingsError(
-                f"training: epochs = {self.epochs}, batch_size = {self.batch_size} are not allowed; use epochs >= 0, batch_size >= 2"
-            )
+        check_optimisation("training", self)
+
+    @staticmethod
+    def of(settings: "OptimisationFields", *, score_eps: float, seed: int) -> "Optimisation":
+        """From the settings of a training stage."""
+        return Optimisation(
+            epochs=settings.epochs,
+            learning_rate=settings.learning_rate,
+            batch_size=settings.batch_size,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            score_eps=score_eps,
+            seed=seed,
+        )
+
+
+class OptimisationFields(Protocol):
+    """What the settings of every training stage have in common."""
+
+    @property
+    def epochs(self) -> int: ...
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def momentum(self) -> float: ...
+    @property
+    def weight_decay(self) -> float: ...
+
+
+def check_optimisation(stage: str, settings: OptimisationFields) -> None:
+    """Raise SettingsError, naming `stage`, for a value out of range."""
+    epochs, batch_size = settings.epochs, settings.batch_size
+    require(f"{stage}.epochs", epochs, epochs >= 1, "use 1 or more")
+    require(f"{stage}.learning_rate", settings.learning_rate, settings.learning_rate > 0, "use a positive value")
+    require(f"{stage}.batch_size", batch_size, batch_size >= 2, "use 2 or more (batch norm needs a batch)")
+    require(f"{stage}.momentum", settings.momentum, 0 <= settings.momentum < 1, "use a value in [0, 1)")
+    require(f"{stage}.weight_decay", settings.weight_decay, settings.weight_decay >= 0, "use 0 or more")
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from hardspike.snn.data import Splits
 from hardspike.snn.network import SpikingNetwork
 from hardspike.snn.ranges import require
 from hardspike.snn.settings import NetworkSettings
-from hardspike.train.loop import Optimisation, fit
+from hardspike.train.loop import Optimisation, check_optimisation, fit
 from hardspike.train.objectives import Objective, adversarial, natural
 
 
@@ -35,11 +35,7 @@ class TrainSettings:
         )
         require("train.eps", self.eps, 0 < self.eps < 1, "use a value in (0, 1)")
         require("train.steps", self.steps, self.steps >= 1, "use 1 or more")
-        require("train.epochs", self.epochs, self.epochs >= 1, "use 1 or more")
-        require("train.learning_rate", self.learning_rate, self.learning_rate > 0, "use a positive value")
-        require("train.batch_size", self.batch_size, self.batch_size >= 2, "use 2 or more (batch norm needs a batch)")
-        require("train.momentum", self.momentum, 0 <= self.momentum < 1, "use a value in [0, 1)")
-        require("train.weight_decay", self.weight_decay, self.weight_decay >= 0, "use 0 or more")
+        check_optimisation("train", self)
 
 
 def train_ann(
@@ -55,14 +51,6 @@ def train_ann(
     ann = SpikingNetwork(network.build(), time_steps=None, seed=network.seed)
     robust = settings.objective == "adversarial"
     objective: Objective = adversarial(eps=settings.eps, steps=settings.steps) if robust else natural
-    optimisation = Optimisation(
-        epochs=settings.epochs,
-        learning_rate=settings.learning_rate,
-        batch_size=settings.batch_size,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-        score_eps=settings.eps if robust else 0.0,
-        seed=network.seed,
-    )
+    optimisation = Optimisation.of(settings, score_eps=settings.eps if robust else 0.0, seed=network.seed)
     fit(ann, objective, splits, optimisation, state_path=state_path, identity=identity, on_epoch=on_epoch)
     return ann

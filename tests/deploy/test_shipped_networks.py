@@ -9,7 +9,7 @@ from random_graphs import CASES, build, random_messages
 
 from hardspike.deploy import shipped_networks
 from hardspike.deploy.emulator import EmulatorBackend
-from hardspike.deploy.shipped_networks import ShippedRow, compare_shipped_networks, shipped_folder
+from hardspike.deploy.shipped_networks import Equality, compare_shipped_networks, shipped_folder
 from hardspike.deploy.stream_emulation import emulate_stream
 from hardspike.snn.errors import BackendError, FileError
 
@@ -17,13 +17,13 @@ PILOTNET = ("conv-0", "conv-1", "conv-2", "conv-3", "conv-4", "fc-0", "fc-1", "f
 
 
 @pytest.fixture(scope="module")
-def rows() -> list[ShippedRow]:
+def rows() -> list[Equality]:
     return compare_shipped_networks()
 
 
 @needs_lava
-def test_no_value_of_the_shipped_recordings_differs(rows: list[ShippedRow]) -> None:
-    assert [row for row in rows if row.differing or row.first_difference] == []
+def test_no_value_of_the_shipped_recordings_differs(rows: list[Equality]) -> None:
+    assert [row for row in rows if row.differing or row.first] == []
     compared = {name: sum(row.compared for row in rows if row.name == name) for name in {row.name for row in rows}}
     assert compared["tiny.net"] == 2 * 24 * 6 * 6 * 15 + 3 * 16 * 16 * 15 + 36 * 15
     assert compared["ntidigits"] == 242 * 3000
@@ -37,7 +37,7 @@ def test_no_value_of_the_shipped_recordings_differs(rows: list[ShippedRow]) -> N
 
 
 @needs_lava
-def test_what_is_not_compared_says_why(rows: list[ShippedRow]) -> None:
+def test_what_is_not_compared_says_why(rows: list[Equality]) -> None:
     reasons = {row.name: row.reason for row in rows if not row.compared}
     assert all(reasons.values())
     assert set(reasons) == {
@@ -67,7 +67,7 @@ def test_a_wrong_value_is_found_and_named() -> None:
         row = next(row for row in shipped_networks._tinynet(folder.parents[1]) if row.differing)
     was = int(load(folder / "layer1.npy")[0, 3, 2, 1, 5])
     assert row.differing == 1
-    assert row.first_difference == f"spikes, step 4, neuron [3, 2, 1]: {was} instead of {1 - was}"
+    assert row.first == f"spikes, step 4, neuron [3, 2, 1]: {was} instead of {1 - was}"
 
 
 @needs_lava
