@@ -182,6 +182,10 @@ def _name(command: Output) -> str:
 def _folder(command: Output) -> RunFolder:
     if isinstance(command, Run):
         if command.recipe.is_dir():
+            if command.name is not None or command.update:
+                raise SettingsError(
+                    f"{command.recipe}: is a run folder, which keeps its name and recipe; leave out --name and --update"
+                )
             return RunFolder.open(command.recipe)
         recipe = read_recipe(command.recipe)
         return RunFolder.create(command.out / (command.name or recipe.name), recipe, update=command.update)

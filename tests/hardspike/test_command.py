@@ -168,6 +168,12 @@ def _truncate(path: Path) -> None:
             1,
             "not a readable adversarial set",
         ),
+        (
+            lambda run: None,
+            ("run", "--name", "other"),
+            2,
+            "is a run folder, which keeps its name and recipe; leave out --name",
+        ),
         (lambda run: None, ("replay", "--backend", "lavva"), 2, "backend 'lavva' is unknown; did you mean 'lava'"),
         (lambda run: None, ("replay", "--backend", "loihi2"), 1, "backend 'loihi2': "),
         (
