@@ -141,6 +141,9 @@ def main(arguments: list[str] | None = None) -> None:
     except HardspikeError as error:
         console.print(f"hardspike: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         code = BAD_USAGE if isinstance(error, SettingsError) else FAILED
+    except OSError as error:  # no room, no permission: the system's own words, without a traceback
+        console.print(f"hardspike: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        code = FAILED
     except KeyboardInterrupt:
         console.print("hardspike: stopped; the same command continues where it was", style="yellow", highlight=False)
         code = FAILED

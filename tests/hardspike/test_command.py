@@ -216,6 +216,14 @@ def test_help_reads_well(hardspike: Invoke, command: str) -> None:
     assert "{" not in out.split("options")[0]
 
 
+def test_what_the_system_refuses_is_one_line(hardspike: Invoke, tmp_path: Path) -> None:
+    """A file stands where the run's folder should go."""
+    (tmp_path / "tiny.toml").write_text(TINY_RECIPE, encoding="utf-8")
+    (tmp_path / "runs").write_text("in the way", encoding="utf-8")
+    code, _, err = hardspike("run", tmp_path / "tiny.toml", "--out", tmp_path / "runs")
+    assert code == 1 and "Traceback" not in err and len(err.strip().splitlines()) == 1 and "runs" in err
+
+
 def test_a_smaller_replay_does_not_replace_the_recipes_own(hardspike: Invoke, run: Path) -> None:
     before = _times(run / "traces" / "emulator")
     code, out, _ = hardspike("replay", run, "--images", "3", "--json")
