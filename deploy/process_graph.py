@@ -247,10 +247,9 @@ def magnitude_bound(synapse: Synapse, message_max: int) -> int:
     return int(per_output.max()) * message_max
 
 
-def weight_step(weight: IntArray, numerics: Numerics, weight_bits: int) -> int:
-    """Distance between legal weights: 2^(8 - bits), twice that where both signs occur in the layer."""
-    mixed = weight.min() < 0 < weight.max()
-    return 1 << (8 - weight_bits + int(mixed))
+def weight_step(mixed: bool, numerics: Numerics, weight_bits: int) -> int:
+    """Distance between legal weights: 2^(most bits - bits), twice that where both signs occur in the layer."""
+    return 1 << (max(numerics.weight_bits) - weight_bits + int(mixed))
 
 
 def weight_limits(mixed: bool, positive: bool, numerics: Numerics) -> tuple[int, int]:
@@ -279,7 +278,7 @@ def check_weights(name: str, weight: IntArray, numerics: Numerics, weight_bits: 
             f"layer '{name}': weights {low}..{high} exceed {least}..{most} of {kind} signs "
             f"({profile}: numerics.{key}); lower the layer's scale"
         )
-    step = weight_step(weight, numerics, weight_bits)
+    step = weight_step(mixed, numerics, weight_bits)
     if np.any(weight % step):
         odd = int(weight[weight % step != 0].flat[0])
         raise DoesNotFitError(

@@ -26,6 +26,7 @@ from hardspike.deploy.process_graph import (
     ProcessGraph,
     Synapse,
     weight_limits,
+    weight_step,
 )
 from hardspike.hw_profiles.profile import Profile
 from hardspike.snn.architecture import INPUT
@@ -160,7 +161,7 @@ class _Scaler:
         self.weight = weight
         low, high = float(weight.min()), float(weight.max())
         mixed = low < 0 < high
-        self.step = 1 << (8 - weight_bits + int(mixed))
+        self.step = weight_step(mixed, self.numerics, weight_bits)
         self.least, self.most = (
             int(limit / self.step) * self.step for limit in weight_limits(mixed, high > 0, self.numerics)
         )

@@ -72,7 +72,7 @@ class Pipeline:
             if self.folder.finished(stage) and not redo:
                 continue
             self.require(stage)
-            self.folder.forget(stage)
+            self.folder.begin(stage, anew=redo)
             start = time.perf_counter()
             STAGE_FUNCTIONS[stage](self)
             self.folder.finish(stage, time.perf_counter() - start)

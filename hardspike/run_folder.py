@@ -62,7 +62,6 @@ class RunFolder:
             raise FileError(f"{path}: is not empty and no run folder; give another --name")
         folder = RunFolder(path, recipe)
         write_text(saved, recipe.to_toml())
-        write_json(path / "environment.json", environment(recipe))
         return folder
 
     def state(self, stage: str) -> Path:
@@ -93,23 +92,38 @@ class RunFolder:
 
     def seconds(self) -> dict[str, float]:
         """Wall time of each finished stage."""
-        return {stage: record["seconds"] for stage, record in self._records().items()}
+        return {stage: record["seconds"] for stage, record in self._records().items() if "seconds" in record}
 
     def finish(self, stage: str, seconds: float) -> None:
         record = {
             "key": self.key(stage),
             "seconds": round(seconds, 2),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "commit": _commit(),
         }
         write_json(self.path / "stages.json", self._records() | {stage: record})
 
-    def forget(self, stage: str) -> None:
-        """The stage is about to change its files: it and what builds on it are no longer finished."""
+    def begin(self, stage: str, *, anew: bool) -> None:
+        """The stage is about to change its files: it and what builds on it are no longer finished.
+
+        What an interrupted stage left is kept for it to continue, unless it is to be done `anew` or depends on something else now.
+        """
+        continues = self._records().get(stage, {}).get("begun") == self.key(stage)
+        if anew or not continues:
+            for path in self._partial(stage):
+                path.unlink(missing_ok=True)
         gone = {stage}
         for later in STAGES:
             if gone & set(NEEDS[later]):
                 gone.add(later)
-        write_json(self.path / "stages.json", {name: r for name, r in self._records().items() if name not in gone})
+        kept = {name: record for name, record in self._records().items() if name not in gone}
+        write_json(self.path / "stages.json", kept | {stage: {"begun": self.key(stage)}})
+        if stage != "report":  # a report only shows what was made before
+            write_json(self.path / "environment.json", environment(self.recipe))
+
+    def _partial(self, stage: str) -> list[Path]:
+        """Files that an interrupted stage continues from."""
+        return list(self.attacks.glob("*.safetensors")) if stage == "attack" else [self.state(stage)]
 
     def log(self, stage: str, values: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
@@ -117,9 +131,12 @@ class RunFolder:
             file.write(json.dumps({"stage": stage, **values}) + "\n")
 
     def last_metrics(self, stage: str) -> dict[str, float]:
-        """Validation numbers of the stage's best epoch, from metrics.jsonl."""
+        """Validation numbers of the best epoch of the stage's last training, from metrics.jsonl."""
         lines = (self.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        epochs = [entry for entry in map(json.loads, lines) if entry["stage"] == stage]
+        epochs: list[dict[str, Any]] = []
+        for entry in map(json.loads, lines):
+            if entry["stage"] == stage:
+                epochs = [entry] if entry["epoch"] == 1 else [*epochs, entry]
         best = max(epochs, key=lambda entry: (entry["score"], entry["epoch"]))
         return {key: value for key, value in best.items() if key.startswith("validation") or key in ("epoch", "loss")}
 

@@ -224,6 +224,47 @@ def test_what_the_system_refuses_is_one_line(hardspike: Invoke, tmp_path: Path) 
     assert code == 1 and "Traceback" not in err and len(err.strip().splitlines()) == 1 and "runs" in err
 
 
+def _epochs(run: Path, stage: str) -> int:
+    return sum(json.loads(line)["stage"] == stage for line in (run / "metrics.jsonl").read_text().splitlines())
+
+
+def test_an_idle_command_leaves_the_provenance_alone(hardspike: Invoke, run: Path) -> None:
+    """Numbers keep the environment they were made in, the control network's too."""
+    recipe = run.parent / "tiny.toml"
+    recipe.write_text(TINY_RECIPE, encoding="utf-8")
+    files = [run / "environment.json", run / "control" / "environment.json"]
+    for file in files:
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"commit": "as it was"}))
+    for arguments in (("run", recipe, "--out", run.parent), ("verify", run), ("report", run, "--redo")):
+        assert hardspike(*arguments, "--quiet")[0] == 0
+        assert [json.loads(file.read_text())["commit"] for file in files] == ["as it was"] * 2
+    assert hardspike("deploy", run, "--redo", "--quiet")[0] == 0
+    assert "as it was" not in [json.loads(file.read_text())["commit"] for file in files]
+
+
+def test_redo_does_the_work_again_to_the_same_bits(hardspike: Invoke, run: Path) -> None:
+    weights = load_network(run / "ann.safetensors").state_dict()
+    assert _epochs(run, "train") == 2
+    code, _, err = hardspike("train", run, "--redo", "--json")
+    assert code == 0, err
+    assert _epochs(run, "train") == 4
+    again = load_network(run / "ann.safetensors").state_dict()
+    assert all(bool((again[name] == value).all()) for name, value in weights.items())
+    before = _times(run / "adversarial")
+    for stage in ("convert", "deploy"):
+        assert hardspike(stage, run, "--quiet")[0] == 0
+    assert hardspike("attack", run, "--redo", "--quiet")[0] == 0
+    assert not set(before.items()) & set(_times(run / "adversarial").items())
+
+
+def test_an_updated_training_field_trains_again(hardspike: Invoke, run: Path) -> None:
+    recipe = run.parent / "tiny.toml"
+    recipe.write_text(TINY_RECIPE.replace("epochs = 2", "epochs = 3"), encoding="utf-8")
+    code, _, err = hardspike("run", recipe, "--out", run.parent, "--update", "--quiet")
+    assert code == 0, err
+    assert _epochs(run, "train") == 2 + 3 and _epochs(run, "convert") == 1 + 1
+
+
 def test_a_smaller_replay_does_not_replace_the_recipes_own(hardspike: Invoke, run: Path) -> None:
     before = _times(run / "traces" / "emulator")
     code, out, _ = hardspike("replay", run, "--images", "3", "--json")
