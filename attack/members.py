@@ -9,34 +9,53 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hardspike.attack.gradient import Logits, cross_entropy, fgsm, pgd, project, rfgsm
+from hardspike.attack.gradient import Logits, Loss, cross_entropy, fgsm, pgd, project, rfgsm
 from hardspike.snn.errors import SettingsError, unknown_name
 from hardspike.snn.surrogate import Surrogate, Triangular, parse_surrogate, surrogate_gradient
 
-STEP_RATIO = 2.5  # PGD's step size is 2.5 * eps / steps, RFGSM's random step eps / 4 (arXiv 2311.09266 and its code)
+# PGD's step size is 2.5 * eps / steps, RFGSM's random step eps / 4 in evaluations (arXiv 2311.09266 and its code).
+STEP_RATIO = 2.5
+RFGSM_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One attack of a suite. kind: fgsm, rfgsm, pgd or noise; steps: of pgd."""
+    """One attack of a suite. kind: fgsm, rfgsm, pgd or noise; steps: of pgd.
+
+    alpha_share: rfgsm's random step as a share of eps, in (0, 1).
+    """
 
     name: str
     kind: str
     steps: int
     surrogate: Surrogate
+    alpha_share: float = RFGSM_SHARE
 
-    def perturb(self, logits: Logits, clean: Tensor, labels: Tensor, noise: Tensor, eps: float) -> Tensor:
-        """Adversarial images within eps of `clean`. noise: uniform in [0, 1), the shape of `clean`; the only randomness."""
-        loss = cross_entropy(labels)
+    def perturb(
+        self,
+        logits: Logits,
+        clean: Tensor,
+        labels: Tensor,
+        noise: Tensor,
+        eps: float,
+        *,
+        loss: Loss | None = None,
+        start: Tensor | None = None,
+    ) -> Tensor:
+        """Adversarial images within eps of `clean`.
+
+        noise: uniform in [0, 1), the shape of `clean`; the only randomness. loss: cross entropy where not given.
+        start: where pgd starts, in place of a uniformly random image of the ball.
+        """
+        loss = cross_entropy(labels) if loss is None else loss
         signed = 2 * noise - 1
         with surrogate_gradient(self.surrogate):
             match self.kind:
                 case "fgsm":
                     return fgsm(logits, clean, loss, eps=eps)
                 case "rfgsm":
-                    return rfgsm(logits, clean, loss, eps=eps, alpha=eps / 4, noise=signed)
+                    return rfgsm(logits, clean, loss, eps=eps, alpha=self.alpha_share * eps, noise=signed)
                 case "pgd":
-                    start = clean + eps * signed
                     return pgd(
                         logits,
                         clean,
@@ -44,14 +63,17 @@ class Member:
                         eps=eps,
                         steps=self.steps,
                         step_size=STEP_RATIO * eps / self.steps,
-                        start=start,
+                        start=clean + eps * signed if start is None else start,
                     )
                 case _:
                     return project(clean + eps * signed.sign(), clean, eps)
 
 
-def parse_member(text: str) -> Member:
-    """Read a member's name. Raises SettingsError for an unknown attack, a bad step count or a bad surrogate."""
+def parse_member(text: str, default: Surrogate = Triangular(1.0)) -> Member:  # noqa: B008 - frozen
+    """Read a member's name. Raises SettingsError for an unknown attack, a bad step count or a bad surrogate.
+
+    default: the surrogate where the name has none.
+    """
     attack, _, surrogate = text.partition("/")
     match = re.fullmatch(r"(fgsm|rfgsm|noise)|pgd(\d+)", attack)
     if match is None or match.group(2) == "0":
@@ -62,7 +84,7 @@ def parse_member(text: str) -> Member:
         name=text,
         kind=match.group(1) or "pgd",
         steps=int(match.group(2) or 1),
-        surrogate=parse_surrogate(surrogate) if surrogate else Triangular(1.0),
+        surrogate=parse_surrogate(surrogate) if surrogate else default,
     )
 
 

@@ -19,7 +19,7 @@ from hardspike.deploy.emulator import Emulator, EmulatorBackend
 from hardspike.deploy.graph_file import load_graph
 from hardspike.deploy.input_coding import encode_images
 from hardspike.deploy.lava_backend import LavaBackend, lava_available
-from hardspike.snn.data import load_dataset
+from hardspike.snn.data import DataSettings, load_dataset
 
 SHORT, LONG = 4, 20  # Lava's two streams
 
@@ -43,7 +43,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     graph = load_graph(arguments.run / "graph.safetensors")
-    images = load_dataset("digits").test.images
+    images = load_dataset(DataSettings()).test.images
     messages = encode_images(images, graph.input)
     emulator = Emulator(graph)
 

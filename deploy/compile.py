@@ -12,8 +12,12 @@ from hardspike.snn.ranges import require
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploySettings:
-    """profile: a hardware profile's name, or the path of a TOML file. weight_bits: of every synapse. input_bits: of a pixel."""
+    """profile: a hardware profile's name, or the path of a TOML file. weight_bits: of every synapse. input_bits: of a pixel.
 
+    enabled: false ends the run with the attacked float network, where it cannot or need not go to a chip.
+    """
+
+    enabled: bool = True
     profile: str = "loihi2"
     weight_bits: int = 8
     input_bits: int = 8

@@ -22,7 +22,7 @@ from hardspike.hw_profiles.profile import Numerics
 from hardspike.snn.architecture import INPUT, Shape
 from hardspike.snn.data import check_images
 from hardspike.snn.errors import DataError
-from hardspike.snn.neuron import through_time
+from hardspike.snn.membrane import NeuronSettings, through_time
 from hardspike.snn.surrogate import Surrogate, active_surrogate
 
 FLOAT32_EXACT = 1 << 24
@@ -108,15 +108,14 @@ class _Fire(torch.autograd.Function):
         dynamics: _Dynamics = ctx.dynamics
         neurons = dynamics.neurons
         if neurons.spiking:
-            grad_current, _ = through_time(
+            grad_current, _, _ = through_time(
                 grad_outputs[0],
                 potentials,
                 spikes,
                 torch.tensor(dynamics.surrogate_threshold, dtype=potentials.dtype),
-                surrogate=ctx.surrogate,
-                leak=dynamics.kept(neurons.potential_decay),
-                soft=False,
-                detach_reset=ctx.detach_reset,
+                dynamics.kept(neurons.potential_decay),
+                NeuronSettings(detach_reset=ctx.detach_reset),
+                ctx.surrogate,
                 unit=dynamics.unit,
             )
             grad_current /= dynamics.unit

@@ -17,14 +17,16 @@ from hardspike.snn.architecture import (
     BatchNorm,
     Convolution,
     Dense,
+    Dropout,
     Flatten,
     Node,
     Shape,
     Spiking,
 )
 from hardspike.snn.errors import UnsupportedLayerError
+from hardspike.snn.membrane import NeuronSettings
 from hardspike.snn.network import SpikingNetwork
-from hardspike.snn.neuron import NeuronSettings, fire
+from hardspike.snn.neuron import fire
 
 Pair = tuple[int, int]
 SUPPORTED = (
@@ -104,10 +106,11 @@ def fold_network(network: SpikingNetwork) -> FoldedNetwork:
     if network.time_steps is None:
         raise UnsupportedLayerError("network: it is an ANN (no timesteps); convert it to a spiking network first")
     architecture = network.architecture
+    _check_forms(network)
     pending = {INPUT: _Pending(INPUT, architecture.input.shape)}
     layers: list[FoldedLayer] = []
     for node in architecture.nodes:
-        before = pending[node.source]
+        before = pending[node.sources[0]]
         shape = architecture.shapes[node.name]
         module = network.layers[node.name]
         match node.layer:
@@ -124,17 +127,21 @@ def fold_network(network: SpikingNetwork) -> FoldedNetwork:
             case Dense() if before.layer is None:
                 assert isinstance(module, nn.Linear)
                 pending[node.name] = replace(before, layer=_fold_dense(node, module, before, shape, network))
-            case BatchNorm() if before.layer is not None and before.layer.neuron is None:
+            case Dropout():
+                pending[node.name] = before
+            case BatchNorm(steps=None) if before.layer is not None and before.layer.neuron is None:
                 assert isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
                 pending[node.name] = replace(before, layer=_fold_batch_norm(before.layer, module))
             case Spiking() if before.layer is not None:
-                threshold = float(network.neurons()[node.name].threshold)
-                layers.append(replace(before.layer, name=node.name, neuron=node.layer.neuron, threshold=threshold))
+                neuron = network.neurons()[node.name]
+                settings = replace(node.layer.neuron, leak=float(neuron.leak))
+                threshold = float(neuron.threshold)
+                layers.append(replace(before.layer, name=node.name, neuron=settings, threshold=threshold))
                 pending[node.name] = _Pending(node.name, shape)
             case _:
                 kind = type(node.layer).__name__
                 raise UnsupportedLayerError(
-                    f"layer '{node.name}' ({kind} after '{node.source}') cannot be deployed in this place; supported order: {SUPPORTED}"
+                    f"layer '{node.name}' ({kind} after '{node.sources[0]}') cannot be deployed in this place; supported order: {SUPPORTED}"
                 )
     last = pending[architecture.nodes[-1].name].layer
     if last is None:
@@ -142,6 +149,26 @@ def fold_network(network: SpikingNetwork) -> FoldedNetwork:
             f"layer '{architecture.nodes[-1].name}' ends the network; the last layer must be a convolution or dense"
         )
     return FoldedNetwork(architecture.input.shape, (*layers, last), network.time_steps)
+
+
+def _check_forms(network: SpikingNetwork) -> None:
+    """Raise UnsupportedLayerError for an input, readout or neuron whose integer form does not exist yet."""
+    image, readout = network.architecture.input, network.architecture.readout
+    found = {"input.coding": image.coding, "input.bits": image.bits, "readout": readout}
+    for name, wanted in {"input.coding": "direct", "input.bits": None, "readout": "mean"}.items():
+        if found[name] != wanted:
+            raise UnsupportedLayerError(
+                f"network: {name} = {found[name]} cannot be deployed; train it with {wanted or 'none'}"
+            )
+    plain = NeuronSettings()
+    for node in network.architecture.spiking:
+        assert isinstance(node.layer, Spiking)
+        for field in ("order", "strict", "initial_potential"):
+            value = getattr(node.layer.neuron, field)
+            if value != getattr(plain, field):
+                raise UnsupportedLayerError(
+                    f"layer '{node.name}': {field} = {value} cannot be deployed; train it with {getattr(plain, field)}"
+                )
 
 
 def _pool_kernel(node: Node, layer: Convolution, weight: Tensor, before: _Pending) -> tuple[Tensor, Pair, Pair, Pair]:

@@ -4,9 +4,10 @@ Exit codes: 0 done, 1 failed (one line says why) or a proof that does not hold, 
 """
 
 import json
+import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,7 @@ from hardspike.show import Bars
 from hardspike.snn.errors import HardspikeError, SettingsError
 from hardspike.snn.progress import Silent
 from hardspike.summary import summary
+from hardspike.train.parallel import current_group
 
 RunPath = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(name="run", help="Folder of the run, e.g. runs/digits.")]
 FAILED, BAD_USAGE = 1, 2
@@ -48,6 +50,8 @@ class Run(Output):
     """Where run folders are made."""
     name: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Name of the run folder; the recipe's own name otherwise."""
+    set: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="FIELD=VALUE")] = ()
+    """Change a field of the recipe, e.g. --set train.epochs=2; may be given again and again."""
     update: bool = False
     """Adopt a changed recipe for an existing run; only the stages it touches are done again."""
 
@@ -136,6 +140,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point. Exits with 0, 1 or 2."""
     command = _parse(sys.argv[1:] if arguments is None else arguments)
     console = Console(stderr=True)
+    if int(os.environ.get("RANK", "0")) > 0:  # under torchrun the leader speaks
+        command = replace(command, quiet=True)
     try:
         code = _execute(command, console)
     except HardspikeError as error:
@@ -166,6 +172,8 @@ def _execute(command: Output, console: Console) -> int:
     pipeline = Pipeline(folder, Silent() if command.quiet or command.json else bars)
     with bars:
         _work(command, pipeline)
+    if not current_group().leads:
+        return 0
     result = summary(_name(command), folder, folder.replay_label(*_replay_choice(command, folder)))
     out = Console()
     if command.json:
@@ -185,12 +193,12 @@ def _name(command: Output) -> str:
 def _folder(command: Output) -> RunFolder:
     if isinstance(command, Run):
         if command.recipe.is_dir():
-            if command.name is not None or command.update:
+            if command.name is not None or command.update or command.set:
                 raise SettingsError(
-                    f"{command.recipe}: is a run folder, which keeps its name and recipe; leave out --name and --update"
+                    f"{command.recipe}: is a run folder, which keeps its name and recipe; leave out --name, --set and --update"
                 )
             return RunFolder.open(command.recipe)
-        recipe = read_recipe(command.recipe)
+        recipe = read_recipe(command.recipe, command.set)
         return RunFolder.create(command.out / (command.name or recipe.name), recipe, update=command.update)
     if isinstance(command, Train) and command.recipe is not None:
         return RunFolder.create(command.run, read_recipe(command.recipe))

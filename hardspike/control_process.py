@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from hardspike.run_folder import STAGES, RunFolder
+from hardspike.run_folder import RunFolder
 from hardspike.snn.errors import HardspikeError
 from hardspike.snn.progress import Progress
 
@@ -39,17 +39,18 @@ class ControlProcess:
 
     def wait(self, progress: Progress) -> None:
         """Return when the run is complete. Raises HardspikeError with its last line when it failed."""
-        progress.begin("control network", len(STAGES))
+        stages = self.folder.recipe.stages
+        progress.begin("control network", len(stages))
         done = 0
-        while self._process.poll() is None or done < len(STAGES):
-            finished = sum(self.folder.finished(stage) for stage in STAGES)
+        while self._process.poll() is None or done < len(stages):
+            finished = sum(self.folder.finished(stage) for stage in stages)
             if finished > done:
-                progress.advance(finished - done, next((s for s in STAGES if not self.folder.finished(s)), ""))
+                progress.advance(finished - done, next((s for s in stages if not self.folder.finished(s)), ""))
                 done = finished
             elif self._process.poll() is not None:
                 break
             time.sleep(POLL_S)
-        if done < len(STAGES):
+        if done < len(stages):
             raise HardspikeError(f"control network: its run failed ({last_line(self.log)}); see {self.log}")
 
 

@@ -13,7 +13,7 @@ from hardspike.attack.evaluate import evaluate
 from hardspike.attack.gradient import Logits
 from hardspike.attack.masking import zero_gradient_share
 from hardspike.control_process import ControlProcess
-from hardspike.convert.robust_conversion import convert_ann
+from hardspike.convert.conversion import convert_first_network
 from hardspike.deploy.backends import make_backend
 from hardspike.deploy.compile import compile_network
 from hardspike.deploy.emulator import Emulator
@@ -27,14 +27,16 @@ from hardspike.deploy.report_page import render_page
 from hardspike.deploy.verify import verify_network
 from hardspike.hw_profiles.profile import load_profile
 from hardspike.results import adversarial_sets, equalities, layer_fits, replayed_sets
-from hardspike.run_folder import NEEDS, STAGES, RunFolder
+from hardspike.run_folder import RunFolder
 from hardspike.snn.atomic import read_json, write_json, write_text
 from hardspike.snn.checkpoint import load_network, save_network
 from hardspike.snn.data import Splits, load_dataset
 from hardspike.snn.errors import FileError
 from hardspike.snn.progress import Progress, Silent
 from hardspike.snn.ranges import require
-from hardspike.train.train_ann import train_ann
+from hardspike.tensorboard import Board
+from hardspike.train.first_network import train_first_network
+from hardspike.train.parallel import Group, current_group
 
 
 @dataclass(slots=True)
@@ -47,14 +49,15 @@ class Pipeline:
     def run_all(self) -> None:
         """All stages that have not finished; the control network's run goes on beside, in a process of its own."""
         control = self.control()
-        if control is None or control.is_complete():
-            self.run(STAGES)
+        stages = self.folder.recipe.stages
+        if control is None or control.is_complete() or current_group().size > 1:
+            self.run(stages)
             return
-        *before, report = STAGES
+        *before, last = stages
         with ControlProcess(control.folder) as beside:
             self._run_own(tuple(before), redo=False)
             beside.wait(self.progress)
-        self._run_own((report,), redo=False)
+        self._run_own((last,), redo=False)
 
     def run(self, stages: tuple[str, ...], *, redo: bool = False) -> None:
         """Run `stages` in order, the control network's first. Finished ones are skipped unless `redo`."""
@@ -64,18 +67,25 @@ class Pipeline:
         self._run_own(stages, redo=redo)
 
     def is_complete(self) -> bool:
-        return all(self.folder.finished(stage) for stage in STAGES)
+        return all(self.folder.finished(stage) for stage in self.folder.recipe.stages)
 
     def _run_own(self, stages: tuple[str, ...], *, redo: bool) -> None:
         torch.set_num_threads(self.folder.recipe.threads)
-        for stage in stages:
+        group = current_group()
+        for stage in stages if group.leads else [stage for stage in stages if stage in TRAINED]:
+            together = group if stage in TRAINED else Group()
+            together.wait()
             if self.folder.finished(stage) and not redo:
                 continue
             self.require(stage)
-            self.folder.begin(stage, anew=redo)
+            together.wait()  # all have looked at the records before the leader changes them
+            if group.leads:
+                self.folder.begin(stage, anew=redo)
+            together.wait()
             start = time.perf_counter()
             STAGE_FUNCTIONS[stage](self)
-            self.folder.finish(stage, time.perf_counter() - start)
+            if group.leads:
+                self.folder.finish(stage, time.perf_counter() - start)
 
     def control(self) -> "Pipeline | None":
         """The pipeline of the control network, in the folder `control` of this run."""
@@ -86,11 +96,13 @@ class Pipeline:
         return Pipeline(RunFolder.create(path, recipe, update=True), _Named(self.progress, "control: "))
 
     def splits(self) -> Splits:
-        return load_dataset(self.folder.recipe.data.dataset)
+        return load_dataset(self.folder.recipe.data)
 
     def require(self, stage: str) -> None:
         """Raise FileError unless everything `stage` builds on has finished with this recipe."""
-        for needed in NEEDS[stage]:
+        if stage not in self.folder.recipe.stages:
+            raise FileError(f"{self.folder.path}: its recipe has no stage '{stage}' (deploy.enabled = false)")
+        for needed in self.folder.recipe.needs(stage):
             if not self.folder.finished(needed):
                 raise FileError(
                     f"{self.folder.path}: stage '{stage}' needs '{needed}', which has not finished with this recipe; "
@@ -99,19 +111,21 @@ class Pipeline:
 
     def train(self) -> None:
         recipe = self.folder.recipe
-        ann = train_ann(
+        first = train_first_network(
             recipe.train,
             recipe.network,
             self.splits(),
             state_path=self.folder.state("train"),
             identity=self.folder.key("train"),
             on_epoch=self._watch("train", recipe.train.epochs),
+            device=recipe.device,
         )
-        save_network(self.folder.ann, ann, made_by=self.folder.key("train"))
+        if current_group().leads:
+            save_network(self.folder.ann, first, made_by=self.folder.key("train"))
 
     def convert(self) -> None:
         recipe = self.folder.recipe
-        snn = convert_ann(
+        snn = convert_first_network(
             recipe.convert,
             load_network(self.folder.ann),
             self.splits(),
@@ -119,8 +133,10 @@ class Pipeline:
             state_path=self.folder.state("convert"),
             identity=self.folder.key("convert"),
             on_epoch=self._watch("convert", recipe.convert.epochs),
+            device=recipe.device,
         )
-        save_network(self.folder.snn, snn, made_by=self.folder.key("convert"))
+        if current_group().leads:
+            save_network(self.folder.snn, snn, made_by=self.folder.key("convert"))
 
     def deploy(self) -> None:
         self.progress.begin("deploy", 3)
@@ -209,7 +225,7 @@ class Pipeline:
         recipe, backend = self.folder.recipe, self.folder.recipe.replay.backend
         return NetworkResult(
             name=recipe.name,
-            training=f"{recipe.train.objective} ANN, {recipe.convert.objective} finetuning",
+            training=recipe.training(),
             ann=load_network(self.folder.ann),
             snn=load_network(self.folder.snn),
             graph=load_graph(self.folder.graph),
@@ -240,9 +256,10 @@ class Pipeline:
         }
 
     def _targets(self) -> dict[str, Logits]:
+        device = self.folder.recipe.device
         networks: dict[str, Callable[[], Logits]] = {
-            "ann": lambda: load_network(self.folder.ann),
-            "snn": lambda: load_network(self.folder.snn),
+            "ann": lambda: load_network(self.folder.ann).to(device).on_cpu_images(),
+            "snn": lambda: load_network(self.folder.snn).to(device).on_cpu_images(),
             "deployed": lambda: Emulator(load_graph(self.folder.graph)),
         }
         return {target: networks[target]() for target in self.folder.recipe.attack.targets}
@@ -250,10 +267,13 @@ class Pipeline:
     def _watch(self, stage: str, epochs: int) -> Callable[[dict[str, Any]], None]:
         self.progress.begin(stage, epochs)
         seen = 0
+        board = Board(self.folder.path / "tensorboard" / stage) if self.folder.recipe.tensorboard else None
 
         def on_epoch(metrics: dict[str, Any]) -> None:
             nonlocal seen
             self.folder.log(stage, metrics)
+            if board is not None:
+                board.write(metrics)
             robust = metrics.get("validation_robust_accuracy")
             note = f"validation {metrics['validation_accuracy']:.3f}" + (
                 "" if robust is None else f", robust {robust:.3f}"
@@ -278,6 +298,8 @@ class _Named:
         self.inner.advance(units, note)
 
 
+# Stages that several processes under torchrun do together; the others are the leader's.
+TRAINED = ("train", "convert")
 STAGE_FUNCTIONS: dict[str, Callable[[Pipeline], None]] = {
     "train": Pipeline.train,
     "convert": Pipeline.convert,

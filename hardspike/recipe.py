@@ -3,7 +3,7 @@
 import re
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -12,14 +12,14 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import tomli_w
 
 from hardspike.attack.settings import AttackSettings
-from hardspike.convert.robust_conversion import ConvertSettings
+from hardspike.convert.conversion import ConvertSettings
 from hardspike.deploy.compile import DeploySettings
 from hardspike.deploy.replay import ReplaySettings
 from hardspike.deploy.verify import VerifySettings
 from hardspike.snn.errors import FileError, SettingsError, unknown_name
 from hardspike.snn.ranges import require
 from hardspike.snn.settings import DataSettings, NetworkSettings
-from hardspike.train.train_ann import TrainSettings
+from hardspike.train.first_network import TrainSettings
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -27,6 +27,18 @@ else:
     import tomli as tomllib
 
 T = TypeVar("T")
+STAGES = ("train", "convert", "deploy", "verify", "attack", "replay", "report")
+FLOAT_STAGES = ("train", "convert", "attack")
+# Which finished stages each one builds on; their settings decide its result.
+NEEDS: dict[str, tuple[str, ...]] = {
+    "train": (),
+    "convert": ("train",),
+    "deploy": ("convert",),
+    "verify": ("deploy",),
+    "attack": ("deploy",),
+    "replay": ("attack",),
+    "report": ("verify", "replay"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,11 +56,15 @@ class ReportSettings:
 class Recipe:
     """name: of the run folder. threads: of PyTorch; part of the recipe because sums depend on it.
 
+    device: where networks are trained and attacked, `cpu` or `cuda` (the integer network stays on the CPU).
+    tensorboard: also write the training curves for TensorBoard, into the run folder.
     control: fields to change for a second network that goes through the same stages beside this one, e.g. natural training.
     """
 
     name: str
     threads: int = 1
+    device: str = "cpu"
+    tensorboard: bool = False
     data: DataSettings = field(default_factory=DataSettings)
     network: NetworkSettings = field(default_factory=NetworkSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
@@ -64,7 +80,38 @@ class Recipe:
         named = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name) is not None
         require("name", self.name, named, "use letters, digits, '.', '_' and '-'")
         require("threads", self.threads, self.threads >= 1, "use 1 or more")
+        require("device", self.device, re.fullmatch(r"cpu|cuda(:\d+)?", self.device) is not None, "use cpu or cuda")
+        if self.device != "cpu":
+            import torch
+
+            require("device", self.device, torch.cuda.is_available(), "PyTorch finds no GPU here; use cpu")
+        ready = (self.convert.method == "none") == (self.train.time_steps > 0)
+        require(
+            "convert.method",
+            self.convert.method,
+            ready,
+            "use none exactly where train.time_steps gives a spiking network",
+        )
+        # A network that does not exist is no target.
+        missing = {"ann": self.train.time_steps > 0, "deployed": not self.deploy.enabled}
+        targets = tuple(target for target in self.attack.targets if not missing.get(target))
+        require("attack.targets", self.attack.targets, bool(targets), "none of these networks is made by this recipe")
+        object.__setattr__(self, "attack", replace(self.attack, targets=targets))
         self.control_recipe()
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """In order; without the integer network where deploy.enabled is false."""
+        return STAGES if self.deploy.enabled else FLOAT_STAGES
+
+    def needs(self, stage: str) -> tuple[str, ...]:
+        """The stages that `stage` builds on."""
+        return ("convert",) if stage == "attack" and not self.deploy.enabled else NEEDS[stage]
+
+    def training(self) -> str:
+        """How the spiking network was made, in words."""
+        first = f"{self.train.objective} {'SNN' if self.train.time_steps else 'ANN'}"
+        return f"{first}, {self.convert.objective} finetuning" if self.convert.epochs else first
 
     def control_recipe(self) -> "Recipe | None":
         """The recipe of the control network, or None where no field is changed."""
@@ -77,17 +124,58 @@ class Recipe:
         return tomli_w.dumps(_plain(asdict(self)))
 
 
-def read_recipe(path: Path) -> Recipe:
-    """Raises FileError when the file is missing or no TOML, SettingsError for an unknown key or a value out of range."""
+def read_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
+    """The recipe of a file, which may name another one as its `base` (a path, seen from the file) and change fields of it.
+
+    changes: `table.field=value` each, applied last; the value is TOML, or text.
+
+    Raises FileError when a file is missing or no TOML, or bases go in a circle; SettingsError for an unknown key or a value out
+    of range.
+    """
+    table = _merge({"name": path.stem}, _with_bases(path, ()))
+    for change in changes:
+        table = _merge(table, _change(change))
+    return recipe_from_table(table, str(path))
+
+
+def _with_bases(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    """The file's table over that of its base, and so on."""
+    if path.resolve() in seen:
+        raise FileError(f"{path}: is its own base; take 'base' out of one of {', '.join(p.name for p in seen)}")
+    table = _read_toml(path)
+    base = table.pop("base", None)
+    if base is None:
+        return table
+    if not isinstance(base, str):
+        raise SettingsError(f'{path}: base = {base!r} is not the path of a recipe; write base = "../base.toml"')
+    inherited = _with_bases(path.parent / base, (*seen, path.resolve()))
+    inherited.pop("name", None)  # a name is a file's own
+    return _merge(inherited, table)
+
+
+def _change(text: str) -> dict[str, Any]:
+    """`train.epochs=2` as {"train": {"epochs": 2}}."""
+    key, equals, value = text.partition("=")
+    if not equals or not re.fullmatch(r"\s*\w+(\.\w+)*\s*", key):
+        raise SettingsError(f"--set {text}: is not of the form table.field=value, e.g. train.epochs=2")
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        nested: Any = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        nested = value.strip()
+    for part in reversed(key.strip().split(".")):
+        nested = {part: nested}
+    return dict(nested)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FileError(f"{path}: no such file; give a recipe, e.g. train/recipes/digits.toml") from None
     except IsADirectoryError:
         raise FileError(f"{path}: is a folder; give a recipe file, e.g. train/recipes/digits.toml") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise FileError(f"{path}: not readable as TOML ({error})") from None
-    return recipe_from_table({"name": path.stem} | table, str(path))
 
 
 def recipe_from_table(table: Mapping[str, Any], where: str) -> Recipe:

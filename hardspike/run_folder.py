@@ -12,21 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from hardspike import __version__
-from hardspike.recipe import Recipe, first_difference, read_recipe
+from hardspike.recipe import STAGES, Recipe, first_difference, read_recipe
 from hardspike.snn.atomic import read_json, write_json, write_text
 from hardspike.snn.errors import FileError, SettingsError
 
-STAGES = ("train", "convert", "deploy", "verify", "attack", "replay", "report")
-# Which finished stage each one builds on, and which settings decide its result.
-NEEDS = {
-    "train": (),
-    "convert": ("train",),
-    "deploy": ("convert",),
-    "verify": ("deploy",),
-    "attack": ("deploy",),
-    "replay": ("attack",),
-    "report": ("verify", "replay"),
-}
 PACKAGES = ("torch", "numpy", "h5py", "safetensors", "scikit-learn", "lava-nc", "lava-dl", "hardspike")
 
 
@@ -82,7 +71,7 @@ class RunFolder:
         """Says what the result of a stage depends on: its settings and those of everything it builds on."""
         settings: dict[str, Any] = {"stage": stage, "threads": self.recipe.threads, "version": __version__}
         settings["settings"] = asdict(getattr(self.recipe, stage))
-        settings["needs"] = [self.key(needed) for needed in NEEDS[stage]]
+        settings["needs"] = [self.key(needed) for needed in self.recipe.needs(stage)]
         if stage == "train":
             settings |= {"data": asdict(self.recipe.data), "network": asdict(self.recipe.network)}
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
@@ -114,7 +103,7 @@ class RunFolder:
                 path.unlink(missing_ok=True)
         gone = {stage}
         for later in STAGES:
-            if gone & set(NEEDS[later]):
+            if gone & set(self.recipe.needs(later)):
                 gone.add(later)
         kept = {name: record for name, record in self._records().items() if name not in gone}
         write_json(self.path / "stages.json", kept | {stage: {"begun": self.key(stage)}})

@@ -39,7 +39,7 @@ def summary(command: str, folder: RunFolder, replay_label: str) -> Summary:
         case "replay":
             return _replayed(folder, replay_label)
         case _:
-            return _report(folder)
+            return _report(folder) if folder.recipe.deploy.enabled else _attacks(folder)
 
 
 def _network(folder: RunFolder, which: str) -> Summary:

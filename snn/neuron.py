@@ -1,153 +1,90 @@
-"""Integrate-and-fire neurons over all timesteps at once: leak, integrate, fire, reset.
+"""A neuron layer: spikes from input currents, by the fused kernel where it applies, else in plain torch operations."""
 
-    u(t) = leak * v(t-1) + current(t)          membrane potential before the reset
-    s(t) = 1 if u(t) - threshold >= 0 else 0
-    v(t) = u(t) * (1 - s(t))                   hard reset        v(t) = u(t) - threshold * s(t)   soft reset
-
-v(0) = 0 and leak = 1 is the IF neuron. The gradient runs through the spike in the reset too, unless `detach_reset`;
-with soft reset the threshold's own part of the reset is never detached. Source: arXiv 2311.09266 eq. 1-3 and its code
-(models/layers.py of RobustSNNConversion). Time axis first: T steps, B samples.
-"""
-
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from hardspike.snn.errors import SettingsError
-from hardspike.snn.surrogate import Surrogate, active_surrogate
+from hardspike.snn.errors import DataError
+from hardspike.snn.membrane import MultiStep, NeuronSettings
+from hardspike.snn.surrogate import Pointwise, active_surrogate
 
-Reset = Literal["hard", "soft"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NeuronSettings:
-    """What a neuron layer does at each timestep.
-
-    leak: factor on the membrane potential per step, in (0, 1]; 1 is IF.
-    reset: `hard` sets the potential to 0, `soft` subtracts the threshold.
-    detach_reset: leave the spike in the reset out of the gradient.
-    threshold_floor: a trainable threshold is kept at or above this value.
-    """
-
-    leak: float = 1.0
-    reset: Reset = "hard"
-    detach_reset: bool = False
-    threshold_floor: float = 0.03
-
-    def __post_init__(self) -> None:
-        if not 0 < self.leak <= 1:
-            raise SettingsError(f"neuron: leak = {self.leak} is not allowed; choose a value in (0, 1], 1 for IF")
-        if self.reset not in ("hard", "soft"):
-            raise SettingsError(f"neuron: reset = '{self.reset}' is not allowed; choose 'hard' or 'soft'")
+Pool = tuple[int, int]
+_multi_step: Callable[..., tuple[Tensor, Tensor]] = MultiStep.apply
+_fused_allowed: ContextVar[bool] = ContextVar("fused_allowed", default=True)
 
 
-class _MultiStep(torch.autograd.Function):
-    """One autograd node for all steps: the plain loop costs several nodes a step (tests compare values and gradients)."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, current_TB: Tensor, threshold: Tensor, settings: NeuronSettings, surrogate: Surrogate
-    ) -> Tensor:
-        spikes = torch.empty(current_TB.shape, dtype=current_TB.dtype, device=current_TB.device)
-        potentials = torch.empty_like(spikes)
-        potential = torch.zeros_like(spikes[0])
-        soft = settings.reset == "soft"
-        for t, current in enumerate(current_TB):
-            before = torch.add(current, potential, alpha=settings.leak, out=potentials[t])
-            spike = torch.ge(before, threshold, out=spikes[t])
-            potential = before - threshold * spike if soft else torch.addcmul(before, before, spike, value=-1)
-        ctx.save_for_backward(potentials, spikes, threshold)
-        ctx.settings, ctx.surrogate = settings, surrogate
-        return spikes
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
-        (grad_spikes_TB,) = grad_outputs
-        potentials, spikes, threshold = ctx.saved_tensors
-        settings: NeuronSettings = ctx.settings
-        grad_current, grad_threshold = through_time(
-            grad_spikes_TB,
-            potentials,
-            spikes,
-            threshold,
-            surrogate=ctx.surrogate,
-            leak=settings.leak,
-            soft=settings.reset == "soft",
-            detach_reset=settings.detach_reset,
-            need_threshold=ctx.needs_input_grad[1],
-        )
-        return grad_current, grad_threshold, None, None
+@contextmanager
+def plain_torch() -> Iterator[None]:
+    """Inside the block no neuron uses the fused kernel: same spikes, slower (the reference, and for tests)."""
+    token = _fused_allowed.set(False)
+    try:
+        yield
+    finally:
+        _fused_allowed.reset(token)
 
 
-_multi_step: Callable[..., Tensor] = _MultiStep.apply
-
-
-def through_time(
-    grad_spikes_TB: Tensor,
-    potentials_TB: Tensor,
-    spikes_TB: Tensor,
+def fire(
+    current_TB: Tensor,
     threshold: Tensor,
+    settings: NeuronSettings,
     *,
-    surrogate: Surrogate,
-    leak: float,
-    soft: bool,
-    detach_reset: bool,
-    need_threshold: bool = False,
-    unit: float = 1.0,
-) -> tuple[Tensor, Tensor | None]:
-    """Backpropagation through time of one neuron layer, whatever arithmetic its forward pass used.
+    leak: Tensor | None = None,
+    steps: int | None = None,
+    pool: Pool = (1, 1),
+) -> Tensor:
+    """Spikes of one neuron layer, or their average over windows.
 
     Args:
-        grad_spikes_TB: gradient with respect to the spikes, [T, B, ...].
-        potentials_TB: membrane potentials before the reset, as `threshold` in units of 1 / `unit` of the float potential.
-        spikes_TB: 0.0 or 1.0.
-        threshold: scalar tensor.
-
-    Returns:
-        Gradient with respect to the input current in float units, [T, B, ...], and to the threshold (None unless needed).
-    """
-    grad_current = torch.empty_like(potentials_TB)
-    grad_after = torch.zeros_like(potentials_TB[0])  # with respect to v(t), after the reset
-    grad_threshold = torch.zeros_like(threshold) if need_threshold else None
-    float_threshold = threshold / unit
-    for t in range(len(potentials_TB) - 1, -1, -1):
-        # Step by step rather than for all steps at once: slices of one step stay in the cache.
-        potential = potentials_TB[t] if unit == 1 else potentials_TB[t] / unit
-        grad_spike = grad_spikes_TB[t]
-        if not detach_reset:
-            grad_spike = torch.addcmul(grad_spike, float_threshold if soft else potential, grad_after, value=-1)
-        through_spike = surrogate.derivative(potential - float_threshold).mul_(grad_spike)
-        kept = grad_after if soft else torch.addcmul(grad_after, grad_after, spikes_TB[t], value=-1)
-        torch.add(kept, through_spike, out=grad_current[t])
-        if grad_threshold is not None:
-            grad_threshold -= through_spike.sum()
-            if soft:
-                grad_threshold -= (grad_after * spikes_TB[t]).sum()
-        grad_after = grad_current[t] * leak if leak != 1 else grad_current[t]
-    return grad_current, grad_threshold
-
-
-def fire(current_TB: Tensor, threshold: Tensor, settings: NeuronSettings) -> Tensor:
-    """Spikes of one neuron layer.
-
-    Args:
-        current_TB: float input current, shape [T, B, ...].
+        current_TB: float input current, shape [T, B, ...], or [1, B, ...] for the same current at each of `steps` steps.
         threshold: float scalar tensor, one for the layer.
-        settings: leak and reset.
+        settings: leak, reset, order, see there.
+        leak: scalar tensor in place of `settings.leak`, where it trains.
+        pool: average spikes of shape (C, H, W) over non-overlapping windows; rows and columns that fill none are dropped.
 
     Returns:
-        Spikes 0.0 or 1.0, the shape and dtype of `current_TB`; their gradient uses the surrogate active now.
+        Spikes 0.0 or 1.0 (their means where pooled), [T, B, ...], in the dtype of `current_TB`; their gradient uses the
+        surrogate active now.
     """
-    return _multi_step(current_TB, threshold, settings, active_surrogate())
+    steps = len(current_TB) if steps is None else steps
+    if len(current_TB) not in (1, steps):
+        raise DataError(
+            f"neuron: {len(current_TB)} steps of input current do not fit {steps} timesteps; give 1 or {steps}"
+        )
+    leak = threshold.new_tensor(settings.leak) if leak is None else leak
+    surrogate = active_surrogate()
+    if _fused_allowed.get() and isinstance(surrogate, Pointwise) and current_TB.device.type == "cpu":
+        from hardspike.snn import fused_neuron  # numba takes a second to import
+
+        layout = fused_neuron.fusable(current_TB, surrogate, pool)
+        if layout is not None:
+            kernel: Callable[..., Tensor] = fused_neuron.FusedMultiStep.apply
+            return kernel(current_TB, threshold, leak, steps, settings, surrogate, pool, layout)
+    spikes_TB, _ = _multi_step(current_TB, threshold, leak, None, steps, settings, surrogate)
+    if pool == (1, 1):
+        return spikes_TB
+    pooled_TB: Tensor = F.avg_pool2d(spikes_TB.flatten(0, 1), pool).unflatten(0, spikes_TB.shape[:2])
+    return pooled_TB
+
+
+def rate(current: Tensor, threshold: Tensor, levels: int, offset: float) -> Tensor:
+    """clip(floor(levels * current / threshold + offset) / levels, 0, 1), the floor straight-through.
+
+    What an IF neuron with soft reset and initial potential offset * threshold fires per step in `levels` steps under constant
+    current (QCFS, ICLR 2022, eq. 10).
+    """
+    share = (current / threshold).clamp(0, 1)
+    stepped = (torch.floor(current / threshold * levels + offset) / levels).clamp(0, 1)
+    return share + (stepped - share).detach()
 
 
 class Neuron(nn.Module):
-    """A neuron layer with one scalar threshold: ReLU as an ANN, `fire` as an SNN.
+    """A neuron layer with one scalar threshold and leak: an activation as an ANN, spikes as an SNN.
 
-    The threshold is a parameter; it trains only after `threshold.requires_grad_(True)`, and is then kept at or above
+    Threshold and leak are parameters; they train only after `requires_grad_(True)`. A training threshold is kept at or above
     `settings.threshold_floor` by a clamp at every forward pass (as the authors' code does).
     """
 
@@ -155,10 +92,30 @@ class Neuron(nn.Module):
         super().__init__()
         self.settings = settings
         self.threshold = nn.Parameter(torch.tensor(float(threshold)), requires_grad=False)
+        self.leak = nn.Parameter(torch.tensor(float(settings.leak)), requires_grad=False)
+        self.carried: Tensor | None = None  # potential left by the last forward pass, see SpikingNetwork.carrying
 
-    def forward(self, current_TB: Tensor) -> Tensor:
+    def forward(self, current_TB: Tensor, steps: int, pool: Pool = (1, 1)) -> Tensor:
+        """Spikes [T, B, ...]; see `fire`."""
+        self._keep_above_floor()
+        return fire(current_TB, self.threshold, self.settings, leak=self.leak, steps=steps, pool=pool)
+
+    def continued(self, current_TB: Tensor, steps: int) -> Tensor:
+        """The same, starting from the potential the last such call left behind (no gradient runs into it)."""
+        self._keep_above_floor()
+        arguments = (current_TB, self.threshold, self.leak, self.carried, steps, self.settings, active_surrogate())
+        spikes_TB, self.carried = _multi_step(*arguments)
+        return spikes_TB
+
+    def activate(self, current: Tensor) -> Tensor:
+        """The ANN form: ReLU, or threshold * rate with `settings.levels` levels (QCFS)."""
+        if self.settings.activation == "relu":
+            return F.relu(current)
+        self._keep_above_floor()
+        return self.threshold * rate(current, self.threshold, self.settings.levels, 0.5)
+
+    def _keep_above_floor(self) -> None:
         # Only when needed: an in-place write would invalidate the graph of an earlier forward pass of the same batch.
         if self.threshold.requires_grad and float(self.threshold.detach()) < self.settings.threshold_floor:
             with torch.no_grad():
                 self.threshold.clamp_(min=self.settings.threshold_floor)
-        return fire(current_TB, self.threshold, self.settings)

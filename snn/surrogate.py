@@ -1,14 +1,19 @@
 """Surrogate gradients: what stands for the derivative of the Heaviside spike in the backward pass.
 
-All are functions of z = v - threshold, in the float units of the membrane potential (never divided by the threshold).
 They are chosen per call with `surrogate_gradient`, not baked into a model, so that an attack can try many on one network.
-Formulas: Ozdenizci & Legenstein 2023 (arXiv 2311.09266) eq. 15-18.
+Three kinds:
+
+- pointwise: a function of z = v - threshold in float units of the membrane potential (arXiv 2311.09266 eq. 15-18), or,
+  for the `normalised` ones, of m = v / threshold - 1, which brings a factor 1 / threshold (DIET-SNN, hybrid conversion);
+- of spike times: `SpikeTime` (hybrid conversion, ECCV 2020 eq. 4) and `BackwardRate` (SNN-RAT's BPTR);
+- substitutes: the forward pass itself runs without spikes (`Activation`: conversion-based attack of arXiv 2311.09266).
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -29,6 +34,7 @@ class Triangular:
     """ds/dz = max(0, width - |z|) / width^2 (piecewise linear; integrates to 1)."""
 
     width: float = 1.0
+    normalised: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         _positive(self, width=self.width)
@@ -44,6 +50,7 @@ class Exponential:
 
     dampening: float = 0.3
     sharpness: float = 1.0
+    normalised: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         _positive(self, dampening=self.dampening, sharpness=self.sharpness)
@@ -57,6 +64,7 @@ class Rectangular:
     """ds/dz = 1/width where |z| < width/2, else 0 (integrates to 1)."""
 
     width: float = 1.0
+    normalised: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         _positive(self, width=self.width)
@@ -69,17 +77,96 @@ class Rectangular:
 class StraightThrough:
     """ds/dz = 1 everywhere; the spiking forward is kept."""
 
+    normalised: ClassVar[bool] = False
+
     def derivative(self, z: Tensor) -> Tensor:
         return torch.ones_like(z)
 
 
-Surrogate = Triangular | Exponential | Rectangular | StraightThrough
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """ds/dm = dampening * max(0, 1 - |m|), m = v / threshold - 1 (Bellec et al. 2018, as in DIET-SNN, BNTT and hybrid conversion)."""
+
+    dampening: float = 0.3
+    normalised: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        _positive(self, dampening=self.dampening)
+
+    def derivative(self, z: Tensor) -> Tensor:
+        """Here z is m."""
+        height: Tensor = 1 - z.abs()
+        return height.clamp_(min=0).mul_(self.dampening)
+
+
+@dataclass(frozen=True, slots=True)
+class NormalisedExponential:
+    """ds/dm = dampening * exp(-sharpness * |m|), m = v / threshold - 1 (the attack code of ECCV 2020)."""
+
+    dampening: float = 0.3
+    sharpness: float = 1.0
+    normalised: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        _positive(self, dampening=self.dampening, sharpness=self.sharpness)
+
+    def derivative(self, z: Tensor) -> Tensor:
+        """Here z is m."""
+        return z.abs().mul_(-self.sharpness).exp_().mul_(self.dampening)
+
+
+@dataclass(frozen=True, slots=True)
+class SpikeTime:
+    """ds/dm = alpha * exp(-beta * steps since the neuron's last spike); 0 before its first (STDB, ECCV 2020 eq. 4).
+
+    The authors' code writes exp(-steps) ** beta, which float32 makes 0 beyond 103 steps; here it is the printed formula.
+    """
+
+    alpha: float = 0.3
+    beta: float = 0.01
+
+    def __post_init__(self) -> None:
+        _positive(self, alpha=self.alpha, beta=self.beta)
+
+    def derivative(self, steps_since: Tensor) -> Tensor:
+        """steps_since: infinite for a neuron that has not fired yet."""
+        return torch.exp(-self.beta * steps_since).mul_(self.alpha)
+
+
+@dataclass(frozen=True, slots=True)
+class BackwardRate:
+    """Backward pass through rate (SNN-RAT): a step's gradient passes unchanged where the neuron fired at least once, else 0.
+
+    No temporal term, no threshold gradient.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """The forward pass runs without spikes on the same weights and batch-norm statistics, with neurons replaced by
+
+    `relu` (thresholds ignored: conversion-based approximation of arXiv 2311.09266), or `clip-floor`, the rate
+    clip(floor(T z / threshold + v0 / threshold) / T, 0, 1) with a straight-through floor, which is what a converted
+    network's neurons compute under constant input (QCFS, ICLR 2022).
+    """
+
+    kind: Literal["relu", "clip-floor"]
+
+
+Pointwise = Triangular | Exponential | Rectangular | StraightThrough | Linear | NormalisedExponential
+Surrogate = Pointwise | SpikeTime | BackwardRate | Activation
 
 _KINDS: dict[str, Callable[..., Surrogate]] = {
     "triangular": Triangular,
     "exponential": Exponential,
     "rectangular": Rectangular,
     "straight-through": StraightThrough,
+    "linear": Linear,
+    "normalised-exponential": NormalisedExponential,
+    "spike-time": SpikeTime,
+    "backward-rate": BackwardRate,
+    "relu": lambda: Activation("relu"),
+    "clip-floor": lambda: Activation("clip-floor"),
 }
 
 

@@ -1,70 +1,42 @@
-"""What training minimises: small functions from a batch to a loss. Each leaves the network in training mode.
+"""From settings to an objective: what one batch adds to the loss, once or several times.
 
-Adversarial images are crafted in evaluation mode (batch-norm running statistics) with the triangular surrogate of width 1.
+An objective yields losses; the loop makes one optimiser step for each (all but HIRE-SNN have one). `network` is in training
+mode before and after.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from hardspike.attack.gradient import cross_entropy, divergence_from, pgd, rfgsm
-from hardspike.attack.members import STEP_RATIO
 from hardspike.snn.network import SpikingNetwork
+from hardspike.train.crafting import crafting
+from hardspike.train.draws import Draws
+from hardspike.train.hire import HireObjective
+from hardspike.train.losses import adversarial_loss, mart_loss, natural_loss, trades_loss
+from hardspike.train.orthogonal import sign_penalty
+from hardspike.train.settings import FitSettings
 
-Objective = Callable[[SpikingNetwork, Tensor, Tensor, torch.Generator], Tensor]
-
-
-def natural(network: SpikingNetwork, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-    """Cross entropy on clean images, mean over the batch."""
-    return F.cross_entropy(network(images), labels)
-
-
-def adversarial(*, eps: float, steps: int) -> Objective:
-    """Cross entropy on PGD images (Madry et al. 2018): start x + U(-eps, eps), step 2.5 eps / steps."""
-
-    def objective(network: SpikingNetwork, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        start = images + eps * (2 * torch.rand(images.shape, generator=generator) - 1)
-        network.eval()
-        attacked = pgd(
-            network,
-            images,
-            cross_entropy(labels),
-            eps=eps,
-            steps=steps,
-            step_size=STEP_RATIO * eps / steps,
-            start=start,
-        )
-        network.train()
-        return F.cross_entropy(network(attacked), labels)
-
-    return objective
+Objective = Callable[[SpikingNetwork, Tensor, Tensor, Draws], Iterator[Tensor]]
 
 
-def robust_kl(*, eps: float, alpha: float, beta: float) -> Objective:
-    """CE(f(x), y) + beta * KL(f(x) || f(x~)) / B with x~ by RFGSM on that KL (arXiv 2311.09266 eq. 11 and 12)."""
+def objective(settings: FitSettings) -> Objective:
+    """The objective of one epoch. Any of them works with any network, but `hire` needs timesteps."""
+    hire = HireObjective(settings)
 
-    def objective(network: SpikingNetwork, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        noise = torch.randn(images.shape, generator=generator)
-        return robust_kl_loss(network, images, labels, noise, eps=eps, alpha=alpha, beta=beta)[0]
+    def losses(network: SpikingNetwork, images: Tensor, labels: Tensor, draws: Draws) -> Iterator[Tensor]:
+        craft = crafting(settings, draws)
+        match settings.objective:
+            case "natural":
+                found = iter([natural_loss(network, images, labels)])
+            case "adversarial":
+                found = iter([adversarial_loss(network, images, labels, craft)])
+            case "mart":
+                found = iter([mart_loss(network, images, labels, craft, settings.beta)])
+            case "hire":
+                found = hire.losses(network, images, labels)
+            case "trades" | "robust_kl":
+                found = iter([trades_loss(network, images, labels, craft, settings.beta)])
+        for loss in found:
+            yield loss + settings.sign_penalty * sign_penalty(network) if settings.sign_penalty else loss
 
-    return objective
-
-
-def robust_kl_loss(
-    network: SpikingNetwork, images: Tensor, labels: Tensor, noise: Tensor, *, eps: float, alpha: float, beta: float
-) -> tuple[Tensor, Tensor]:
-    """Loss and adversarial images for given noise. Order as in the authors' code: the clean forward comes first and its
-
-    batch has already moved the running statistics with which the adversarial image is crafted.
-    """
-    clean = network(images)
-    network.eval()
-    with torch.no_grad():
-        reference = network(images)
-    attacked = rfgsm(network, images, divergence_from(reference), eps=eps, alpha=alpha, noise=noise)
-    network.train()
-    perturbed = network(attacked)
-    divergence = F.kl_div(F.log_softmax(perturbed, 1), F.log_softmax(clean, 1), reduction="batchmean", log_target=True)
-    return F.cross_entropy(clean, labels) + beta * divergence, attacked
+    return losses

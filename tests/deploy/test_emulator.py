@@ -28,7 +28,7 @@ from hardspike.deploy.verify import compare_oracle, saturations
 from hardspike.hw_profiles.profile import load_profile
 from hardspike.snn.architecture import INPUT
 from hardspike.snn.errors import DataError
-from hardspike.snn.neuron import NeuronSettings
+from hardspike.snn.membrane import NeuronSettings
 from hardspike.snn.surrogate import parse_surrogate, surrogate_gradient
 
 

@@ -21,7 +21,7 @@ from hardspike.deploy.quantize import quantize_network
 from hardspike.hw_profiles.profile import load_profile
 from hardspike.snn.architecture import INPUT, chain
 from hardspike.snn.errors import DoesNotFitError, HardspikeError, SettingsError
-from hardspike.snn.neuron import NeuronSettings
+from hardspike.snn.membrane import NeuronSettings
 
 LOIHI2 = load_profile("loihi2")
 

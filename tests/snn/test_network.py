@@ -8,17 +8,18 @@ import torch
 from small_networks import ARCHITECTURES, build, images
 
 from hardspike.snn.architecture import Architecture, Dense, Flatten, ImageInput, Spiking, chain
+from hardspike.snn.blueprint import Blueprint
 from hardspike.snn.checkpoint import load_network, save_network, save_tensors
 from hardspike.snn.errors import DataError, FileError, SettingsError, UnsupportedLayerError
 from hardspike.snn.network import SpikingNetwork, num_neurons, num_parameters
-from hardspike.snn.neuron import NeuronSettings
 from hardspike.snn.zoo import build_architecture
 
 IMAGE = ImageInput(shape=(1, 4, 3), mean=(0.5,), std=(0.5,))
 
 
 def test_vgg_digits_has_the_size_its_docstring_says() -> None:
-    net = SpikingNetwork(build_architecture("vgg_digits", NeuronSettings()))
+    image = ImageInput(shape=(1, 8, 8), mean=(0.305,), std=(0.376,))
+    net = SpikingNetwork(build_architecture("vgg_digits", Blueprint(image=image, num_classes=10)))
     assert (num_parameters(net), num_neurons(net.architecture)) == (94_090, 2_176)
 
 

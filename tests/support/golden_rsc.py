@@ -69,7 +69,10 @@ def network(time_steps: int | None = 4) -> SpikingNetwork:
         parameter_name(key[2:]): value for key, value in arrays("rsc_conv2_if_T4").items() if key.startswith("w_")
     }
     missing = net.load_state_dict(weights, strict=False)
-    assert all("num_batches_tracked" in key for key in missing.missing_keys) and not missing.unexpected_keys
+    assert (
+        all(key.endswith(("num_batches_tracked", ".leak")) for key in missing.missing_keys)
+        and not missing.unexpected_keys
+    )
     for neuron in net.neurons().values():
         neuron.threshold.requires_grad_(True)
     return net.eval()

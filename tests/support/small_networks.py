@@ -17,8 +17,8 @@ from hardspike.snn.architecture import (
     Spiking,
     chain,
 )
+from hardspike.snn.membrane import NeuronSettings
 from hardspike.snn.network import SpikingNetwork
-from hardspike.snn.neuron import NeuronSettings
 
 Layers = Iterable[tuple[str, Layer]]
 IF = NeuronSettings()

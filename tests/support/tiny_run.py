@@ -4,7 +4,7 @@ TINY_RECIPE = """
 name = "tiny"
 [train]
 epochs = 2
-steps = 2
+attack = ["pgd2"]
 eps = "26/255"
 [convert]
 epochs = 1

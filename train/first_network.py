@@ -1,0 +1,78 @@
+"""Stage `train`: the first network, an ANN or a spiking network end to end, with any objective."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hardspike.snn.data import Splits
+from hardspike.snn.network import SpikingNetwork
+from hardspike.snn.ranges import require
+from hardspike.snn.settings import NetworkSettings
+from hardspike.train.loop import fit
+from hardspike.train.settings import FitSettings, ObjectiveName, check_fit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSettings(FitSettings):
+    """time_steps: 0 for an ANN, or the timesteps of a spiking network that is trained end to end.
+
+    trainable_thresholds, trainable_leaks: of a spiking network (and of an ANN's clip-floor activation, whose threshold
+    always trains). The other fields are those of every training, see `FitSettings`.
+    """
+
+    objective: ObjectiveName = "adversarial"
+    time_steps: int = 0
+    trainable_thresholds: bool = False
+    trainable_leaks: bool = False
+
+    def __post_init__(self) -> None:
+        require(
+            "train.time_steps", self.time_steps, self.time_steps >= 0, "use 0 for an ANN, or the number of timesteps"
+        )
+        check_fit("train", self)
+
+
+def first_network(settings: TrainSettings, network: NetworkSettings, splits: Splits) -> SpikingNetwork:
+    """The untrained network of the recipe, for these images."""
+    steps = settings.time_steps or None
+    made = SpikingNetwork(
+        network.build(splits.shape, splits.num_classes, splits.mean, splits.std, steps),
+        time_steps=steps,
+        seed=network.seed,
+        initialisation=network.initialisation,
+    )
+    for neuron in made.neurons().values():
+        if network.activation == "clip-floor" and steps is None:
+            neuron.threshold.data.fill_(network.first_threshold)
+            neuron.threshold.requires_grad_(True)
+        elif steps is not None:
+            neuron.threshold.data.fill_(network.first_threshold)
+            neuron.threshold.requires_grad_(settings.trainable_thresholds)
+            neuron.leak.requires_grad_(settings.trainable_leaks)
+    return made
+
+
+def train_first_network(
+    settings: TrainSettings,
+    network: NetworkSettings,
+    splits: Splits,
+    *,
+    state_path: Path,
+    identity: str,
+    on_epoch: Callable[[dict[str, Any]], None],
+    device: str = "cpu",
+) -> SpikingNetwork:
+    """The trained network of the best validation epoch, in evaluation mode; see `loop.fit` for the rest."""
+    made = first_network(settings, network, splits)
+    fit(
+        made,
+        splits,
+        settings,
+        seed=network.seed,
+        state_path=state_path,
+        identity=identity,
+        on_epoch=on_epoch,
+        device=device,
+    )
+    return made
