@@ -14,13 +14,16 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
+from hardspike.comparison import COLUMNS, comparison, markdown, values
 from hardspike.pipeline import Pipeline
 from hardspike.recipe import read_recipe
 from hardspike.run_folder import RunFolder
-from hardspike.show import Bars
+from hardspike.show import Bars, table
+from hardspike.snn.atomic import write_text
 from hardspike.snn.errors import HardspikeError, SettingsError
 from hardspike.snn.progress import Silent
 from hardspike.summary import summary
+from hardspike.sweep import jobs, run_jobs
 from hardspike.train.parallel import current_group
 
 RunPath = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(name="run", help="Folder of the run, e.g. runs/digits.")]
@@ -120,8 +123,30 @@ class Report(Stage):
     """Write report.html and report.json (stage 7)."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sweep(Output):
+    """Run several recipes with several seeds beside each other, and compare them in one table.
+
+    Complete runs are not run again; a stopped sweep continues with the same command.
+    """
+
+    recipes: tyro.conf.Positional[tuple[Path, ...]]
+    """Recipes, or folders of them (e.g. train/recipes/fashion)."""
+    seeds: tuple[int, ...] = (0,)
+    """Seeds of weights and training."""
+    jobs: int = 2
+    """How many runs at a time."""
+    out: Path = Path("runs/sweep")
+    """Where run folders are made, one per recipe and seed."""
+    table: Annotated[Path | None, tyro.conf.arg(metavar="FILE.md")] = None
+    """Also write the table to this file."""
+    only_table: bool = False
+    """Run nothing; show what is complete."""
+
+
 COMMANDS: dict[str, Callable[..., Output]] = {
     "run": Run,
+    "sweep": Sweep,
     "train": Train,
     "convert": Convert,
     "deploy": Deploy,
@@ -167,6 +192,8 @@ def _parse(arguments: list[str]) -> Any:
 
 
 def _execute(command: Output, console: Console) -> int:
+    if isinstance(command, Sweep):
+        return _sweep(command, console)
     folder = _folder(command)
     bars = Bars(console)
     pipeline = Pipeline(folder, Silent() if command.quiet or command.json else bars)
@@ -184,6 +211,26 @@ def _execute(command: Output, console: Console) -> int:
         for line in result.lines:
             out.print(line, markup=False, highlight=False, soft_wrap=True)
     return 0 if result.holds else FAILED
+
+
+def _sweep(command: Sweep, console: Console) -> int:
+    todo = jobs(command.recipes, command.seeds, command.out)
+    line = " ".join(["hardspike sweep", *map(str, command.recipes), "--seeds", *map(str, command.seeds)])
+    try:
+        if not command.only_table:
+            with (bars := Bars(console)):
+                run_jobs(todo, command.jobs, Silent() if command.quiet or command.json else bars)
+    finally:  # what is complete is worth a table even where a run failed or Ctrl-C came
+        rows = comparison(todo)
+        if command.table is not None:
+            write_text(command.table, markdown(rows, todo, f"{line} --out {command.out}"))
+        if command.json:
+            sys.stdout.write(json.dumps(values(rows), indent=2) + "\n")
+        else:
+            Console().print(
+                table("percent, mean ± standard deviation over seeds", list(COLUMNS), [r.cells() for r in rows])
+            )
+    return 0
 
 
 def _name(command: Output) -> str:

@@ -83,6 +83,10 @@ class RunFolder:
         """Wall time of each finished stage."""
         return {stage: record["seconds"] for stage, record in self._records().items() if "seconds" in record}
 
+    def commits(self) -> set[str | None]:
+        """Commits of the source tree that the finished stages were made with."""
+        return {record["commit"] for record in self._records().values() if "commit" in record}
+
     def finish(self, stage: str, seconds: float) -> None:
         record = {
             "key": self.key(stage),

@@ -41,10 +41,11 @@ class HireObjective:
             with network.carrying() if settings.hire_carry_potential else nullcontext():
                 for period in range(settings.periods):
                     noisy = (images + noise).clamp(0, 1).requires_grad_(True)
+                    start = {name: neuron.carried for name, neuron in network.neurons().items()}
                     loss = F.cross_entropy(network(noisy), labels)
                     yield loss
                     if period + 1 < settings.periods or settings.hire_keep_noise:
-                        gradient = self._gradient(network, noisy, labels)
+                        gradient = self._gradient(network, noisy, labels, start)
                         noise = (noise + settings.hire_step * gradient.sign()).clamp(-settings.eps, settings.eps)
         finally:
             network.set_time_steps(steps)
@@ -56,14 +57,22 @@ class HireObjective:
             return torch.zeros_like(images)
         return kept[: len(images)]
 
-    def _gradient(self, network: SpikingNetwork, noisy: Tensor, labels: Tensor) -> Tensor:
+    def _gradient(
+        self, network: SpikingNetwork, noisy: Tensor, labels: Tensor, start: dict[str, Tensor | None]
+    ) -> Tensor:
+        """With respect to the period's images; start: the potentials it began with, where they are carried."""
         if self.settings.hire_gradient == "same":
             assert noisy.grad is not None, "the loop has not run the backward pass of the period"
             return noisy.grad
         with torch.enable_grad():
             again = noisy.detach().requires_grad_(True)
-            carried = {name: neuron.carried for name, neuron in network.neurons().items()}
+            reached = {name: neuron.carried for name, neuron in network.neurons().items()}
+            _set_carried(network, start)
             (result,) = torch.autograd.grad(F.cross_entropy(network(again), labels), again)
-            for name, neuron in network.neurons().items():  # the look at the gradient is no period of its own
-                neuron.carried = carried[name]
+            _set_carried(network, reached)  # the look at the gradient is no period of its own
         return result
+
+
+def _set_carried(network: SpikingNetwork, potentials: dict[str, Tensor | None]) -> None:
+    for name, neuron in network.neurons().items():
+        neuron.carried = potentials[name]

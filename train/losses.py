@@ -57,4 +57,5 @@ def mart_loss(network: SpikingNetwork, images: Tensor, labels: Tensor, craft: Cr
     margin = F.nll_loss(torch.log(1.0001 - attacked + 1e-12), wrong)
     kl: Tensor = (clean * (clean.log() - torch.log(attacked + 1e-12))).sum(1)
     true = clean.gather(1, labels[:, None]).squeeze(1)
-    return F.cross_entropy(logits, labels) + margin + beta * (kl * (1.0000001 - true)).mean()
+    loss: Tensor = F.cross_entropy(logits, labels) + margin + beta * (kl * (1.0000001 - true)).mean()
+    return loss
