@@ -195,6 +195,7 @@ class SpikingNetwork(nn.Module):
         if steps is None and self.architecture.fixed_time_steps is not None:
             raise SettingsError("network: its batch norms of their own per step (BNTT) have no form without spikes")
         batch = len(images_BCHW)
+        value: Tensor = images_BCHW
         values, merged = self._encoded(images_BCHW, steps)  # merged: whether the leading axis is T * B rather than B
         for node in self.architecture.nodes:
             if node.name in values:  # a pooling that its neurons have done
