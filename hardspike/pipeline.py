@@ -4,16 +4,18 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from hardspike.attack.adversarial_set import AdversarialSet, load_adversarial_set, save_adversarial_set
-from hardspike.attack.evaluate import evaluate
+from hardspike.attack.evaluate import accuracy, evaluate
 from hardspike.attack.gradient import Logits
 from hardspike.attack.masking import zero_gradient_share
 from hardspike.control_process import ControlProcess
 from hardspike.convert.conversion import convert_first_network
+from hardspike.convert.given_network import given_network
 from hardspike.deploy.backends import make_backend
 from hardspike.deploy.compile import compile_network
 from hardspike.deploy.emulator import Emulator
@@ -31,11 +33,11 @@ from hardspike.run_folder import RunFolder
 from hardspike.snn.atomic import read_json, write_json, write_text
 from hardspike.snn.checkpoint import load_network, save_network
 from hardspike.snn.data import Splits, load_dataset
-from hardspike.snn.errors import FileError
+from hardspike.snn.errors import FileError, SettingsError
 from hardspike.snn.progress import Progress, Silent
 from hardspike.snn.ranges import require
 from hardspike.tensorboard import Board
-from hardspike.train.first_network import train_first_network
+from hardspike.train.first_network import first_network, train_first_network
 from hardspike.train.parallel import Group, current_group
 
 
@@ -111,6 +113,9 @@ class Pipeline:
 
     def train(self) -> None:
         recipe = self.folder.recipe
+        if recipe.train.network_file:
+            self._take_given_network()
+            return
         first = train_first_network(
             recipe.train,
             recipe.network,
@@ -122,6 +127,21 @@ class Pipeline:
         )
         if current_group().leads:
             save_network(self.folder.ann, first, made_by=self.folder.key("train"))
+
+    def _take_given_network(self) -> None:
+        recipe, splits = self.folder.recipe, self.splits()
+        made = first_network(recipe.train, recipe.network, splits)
+        given = given_network(Path(recipe.train.network_file), made, recipe.network, splits)
+        steps = recipe.train.time_steps or None
+        if given.time_steps != steps:
+            raise SettingsError(
+                f"train.time_steps = {recipe.train.time_steps}: {recipe.train.network_file} has {given.time_steps or 0}; use that"
+            )
+        if current_group().leads:
+            found = accuracy(given, splits.validation)
+            metrics = {"epoch": 1, "epochs": 1, "validation_accuracy": found, "score": found}
+            self._watch("train", 1)(metrics)
+            save_network(self.folder.ann, given, made_by=self.folder.key("train"))
 
     def convert(self) -> None:
         recipe = self.folder.recipe

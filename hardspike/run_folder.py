@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,8 @@ class RunFolder:
         settings["settings"] = asdict(getattr(self.recipe, stage))
         settings["needs"] = [self.key(needed) for needed in self.recipe.needs(stage)]
         if stage == "train":
+            if self.recipe.train.network_file:
+                settings["network_file"] = _content(Path(self.recipe.train.network_file))
             settings |= {"data": asdict(self.recipe.data), "network": asdict(self.recipe.network)}
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -136,6 +139,19 @@ class RunFolder:
     def _records(self) -> dict[str, Any]:
         path = self.path / "stages.json"
         return dict(read_json(path, "the record of finished stages")) if path.exists() else {}
+
+
+def _content(path: Path) -> str:
+    """Says what a file holds; '' while it is not there."""
+    if not path.is_file():
+        return ""
+    status = path.stat()
+    return _digest(path, status.st_mtime_ns, status.st_size)
+
+
+@cache
+def _digest(path: Path, modified_ns: int, size: int) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def environment(recipe: Recipe) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Any, Literal
 
+from torch import nn
+
 from hardspike.snn.errors import FileError, SettingsError, UnsupportedLayerError
 from hardspike.snn.membrane import NeuronSettings
 from hardspike.snn.ranges import require
@@ -199,6 +201,10 @@ class Architecture:
         """Output shape of the input and of every node, without the batch axis."""
         shapes: dict[str, Shape] = {INPUT: self.input.shape}
         for node in self.nodes:
+            if "." in node.name or hasattr(nn.ModuleDict, node.name):
+                raise SettingsError(
+                    f"layer '{node.name}': PyTorch has another use for this name; choose one without '.'"
+                )
             if node.name in shapes:
                 raise SettingsError(f"layer '{node.name}' appears twice; give every layer a name of its own")
             for source in node.sources:

@@ -17,12 +17,14 @@ from hardspike.train.settings import FitSettings, ObjectiveName, check_fit
 class TrainSettings(FitSettings):
     """time_steps: 0 for an ANN, or the timesteps of a spiking network that is trained end to end.
 
+    network_file: a trained network that is taken in place of training (`.onnx`, or `.safetensors`, see `convert.given_network`).
     trainable_thresholds, trainable_leaks: of a spiking network (and of an ANN's clip-floor activation, whose threshold
     always trains). The other fields are those of every training, see `FitSettings`.
     """
 
     objective: ObjectiveName = "adversarial"
     time_steps: int = 0
+    network_file: str = ""
     trainable_thresholds: bool = False
     trainable_leaks: bool = False
 
