@@ -54,6 +54,10 @@ class NeuronSettings:
             raise SettingsError(
                 f"neuron: initial_potential = {self.initial_potential} is not allowed; choose a share of the threshold in [0, 1)"
             )
+        if not self.threshold_floor > 0:
+            raise SettingsError(
+                f"neuron: threshold_floor = {self.threshold_floor} is not allowed; choose a positive value, 0.03 in arXiv 2311.09266"
+            )
         if self.levels < 1:
             raise SettingsError(f"neuron: levels = {self.levels} is not allowed; use 1 or more")
         for field, allowed in (
