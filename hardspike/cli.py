@@ -15,11 +15,14 @@ import tyro
 from rich.console import Console
 
 from hardspike.comparison import COLUMNS, comparison, markdown, values
+from hardspike.convert.onnx_out import save_onnx
+from hardspike.dry_run import dry_run
 from hardspike.pipeline import Pipeline
 from hardspike.recipe import read_recipe
 from hardspike.run_folder import RunFolder
-from hardspike.show import Bars, table
+from hardspike.show import Bars, show_dry_run, table
 from hardspike.snn.atomic import write_text
+from hardspike.snn.checkpoint import load_network
 from hardspike.snn.errors import HardspikeError, SettingsError
 from hardspike.snn.progress import Silent
 from hardspike.summary import summary
@@ -57,6 +60,8 @@ class Run(Output):
     """Change a field of the recipe, e.g. --set train.epochs=2; may be given again and again."""
     update: bool = False
     """Adopt a changed recipe for an existing run; only the stages it touches are done again."""
+    dry_run: bool = False
+    """Only say what would be run, and estimate memory and time from some seconds of measuring; nothing is written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +129,15 @@ class Report(Stage):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Export(Output):
+    """Write a run's ANN as an ONNX file: images in [0, 1] in, logits out, normalisation inside."""
+
+    run: RunPath
+    onnx: Annotated[Path, tyro.conf.arg(metavar="FILE.onnx")]
+    """The file to write."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sweep(Output):
     """Run several recipes with several seeds beside each other, and compare them in one table.
 
@@ -147,6 +161,7 @@ class Sweep(Output):
 COMMANDS: dict[str, Callable[..., Output]] = {
     "run": Run,
     "sweep": Sweep,
+    "export": Export,
     "train": Train,
     "convert": Convert,
     "deploy": Deploy,
@@ -194,6 +209,14 @@ def _parse(arguments: list[str]) -> Any:
 def _execute(command: Output, console: Console) -> int:
     if isinstance(command, Sweep):
         return _sweep(command, console)
+    if isinstance(command, Export):
+        folder = RunFolder.open(command.run)
+        Pipeline(folder).require("convert")
+        save_onnx(command.onnx, load_network(folder.ann))
+        Console().print(f"ONNX: {command.onnx}", markup=False, highlight=False, soft_wrap=True)
+        return 0
+    if isinstance(command, Run) and command.dry_run:
+        return _dry_run(command)
     folder = _folder(command)
     bars = Bars(console)
     pipeline = Pipeline(folder, Silent() if command.quiet or command.json else bars)
@@ -230,6 +253,16 @@ def _sweep(command: Sweep, console: Console) -> int:
             Console().print(
                 table("percent, mean ± standard deviation over seeds", list(COLUMNS), [r.cells() for r in rows])
             )
+    return 0
+
+
+def _dry_run(command: Run) -> int:
+    is_run = command.recipe.is_dir()
+    found = dry_run(RunFolder.open(command.recipe).recipe if is_run else read_recipe(command.recipe, command.set))
+    if command.json:
+        sys.stdout.write(json.dumps(found, indent=2) + "\n")
+    else:
+        show_dry_run(Console(), found)
     return 0
 
 

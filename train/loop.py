@@ -76,7 +76,7 @@ def fit(
         network.use_channels_last()
     group.same_everywhere(network.state_dict().values())
     named = {name: p for name, p in network.named_parameters() if p.requires_grad}
-    optimiser = _optimiser(settings, list(named.values()))
+    optimiser = make_optimiser(settings, list(named.values()))
     for (key, name), value in progress.optimiser.items():
         optimiser.state[named[name]][key] = value if key == "step" else value.to(device)
     epochs = _Epochs(network, splits, settings, seed, group, optimiser, torch.device(device))
@@ -99,7 +99,8 @@ def fit(
     network.eval()
 
 
-def _optimiser(settings: FitSettings, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+def make_optimiser(settings: FitSettings, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    """The settings' optimiser at their first learning rate."""
     if settings.optimiser == "adam":
         # AMSGrad, as hybrid conversion has it.
         return torch.optim.Adam(
