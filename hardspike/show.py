@@ -139,7 +139,8 @@ def _other_stages(values: dict[str, Any]) -> list[str]:
 DRY_RUN_NOTES = (
     "MACs: a backward pass counts twice, one to the image alone once. Activations: the most that autograd kept at a time.",
     "Times are estimates for this machine: some steps on a few random images (and 8 timesteps at most), scaled in proportion. "
-    "Small batches are slow and attacks are counted as if every image survived, so they tend to be too long; other work on the machine makes them too short.",
+    "Small batches are slow and attacks are counted as if every image survived, so they tend to be too long; "
+    "other work on the machine makes them too short.",
 )
 
 
