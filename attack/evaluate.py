@@ -87,16 +87,17 @@ def evaluate(
         raise SettingsError(f"attack: eps = {eps} is not allowed; choose a value in (0, 1), e.g. 0.1 or 8/255")
     if not members:
         raise SettingsError("attack: the list of members is empty; name at least one, e.g. pgd20")
-    images = data.images.clone()
+    originals = data.images
+    images = originals.clone()
     broken_by = torch.full((len(data),), SURVIVED)
-    broken_by[predict(logits, data.images) != data.labels] = CLEAN_ERROR
+    broken_by[predict(logits, originals) != data.labels] = CLEAN_ERROR
     for index, member in enumerate(members):
-        noise = uniform_noise(data.images.shape, seed + index).to(data.images.dtype)
+        noise = uniform_noise(originals.shape, seed + index).to(originals.dtype)
         standing = (broken_by == SURVIVED).nonzero().flatten()
         if progress is not None:
             progress(len(data) - len(standing), len(standing) / len(data))
-        for batch in standing.split(batch_size):
-            clean, labels = data.images[batch], data.labels[batch]
+        for batch in standing.split(batch_size) if len(standing) else ():  # split makes one empty batch of nothing
+            clean, labels = originals[batch], data.labels[batch]
             attacked = member.perturb(logits, clean, labels, noise[batch], eps).detach()
             check_budget(attacked, clean, eps)
             images[batch] = attacked

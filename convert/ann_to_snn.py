@@ -32,6 +32,7 @@ def convert_network(
     layers: int | None = None,
     shared_maximum: bool = False,
     reset_statistics: bool = True,
+    leak: float | None = None,
 ) -> SpikingNetwork:
     """A new spiking network with the ANN's weights; see `find_thresholds` for the arguments not named here.
 
@@ -49,6 +50,7 @@ def convert_network(
         per_step=per_step,
         layers=layers,
         shared_maximum=shared_maximum,
+        leak=leak,
     )
     with torch.no_grad():
         for name, neuron in snn.neurons().items():
@@ -93,9 +95,14 @@ def convert_clip_floor(ann: SpikingNetwork, *, time_steps: int, trainable_thresh
                     f"layer '{node.name}': batch norm directly behind spikes cannot take their height; put a convolution between"
                 )
             elif node.name in snn.neurons():
-                heights[node.name] = float(snn.neurons()[node.name].threshold)
+                heights[node.name] = float(snn.neurons()[node.name].threshold.detach())
             else:
                 heights[node.name] = incoming[0]
+    last = snn.architecture.nodes[-1].name
+    if heights.get(last, 1.0) != 1:
+        raise SettingsError(
+            f"layer '{last}': spikes are the output; conversion by activation needs a layer with weights there"
+        )
     for neuron in snn.neurons().values():
         neuron.threshold.requires_grad_(trainable_thresholds)
     return snn

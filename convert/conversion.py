@@ -26,6 +26,7 @@ class ConvertSettings(FitSettings):
     with clip-floor activations), or `none` for a network that was trained with timesteps.
     time_steps: T of the SNN. percentile, calibration_steps, calibration_batches, calibration_batch_size (0: batch_size),
         threshold_scale: of the threshold search; `max` takes the largest value in place of the percentile.
+    calibration_leak: of the neurons during the search, in (0, 1]; 0 for their own (hybrid conversion has 1 there, and 0.99 later).
     balance_layers: how many neuron layers are balanced, from the first; 0 for all.
     trainable_thresholds, trainable_leaks: in the finetuning, whose other fields are those of every training (`FitSettings`);
         epochs = 0 leaves it out.
@@ -41,6 +42,7 @@ class ConvertSettings(FitSettings):
     calibration_batches: int = 10
     calibration_batch_size: int = 0
     threshold_scale: float = 0.3
+    calibration_leak: float = 0.0
     balance_layers: int = 0
     trainable_thresholds: bool = True
     trainable_leaks: bool = False
@@ -58,6 +60,7 @@ class ConvertSettings(FitSettings):
         size = self.calibration_batch_size
         require("convert.calibration_batch_size", size, size >= 0, "use 0 (batch_size) or more")
         require("convert.threshold_scale", self.threshold_scale, self.threshold_scale > 0, "use a positive factor")
+        require("convert.calibration_leak", self.calibration_leak, 0 <= self.calibration_leak <= 1, "use 0 to 1")
         require("convert.balance_layers", self.balance_layers, self.balance_layers >= 0, "use 0 (all) or more")
         check_fit("convert", self, least_epochs=0)
 
@@ -92,6 +95,7 @@ def converted(settings: ConvertSettings, first: SpikingNetwork, splits: Splits, 
             layers=settings.balance_layers or None,
             shared_maximum=settings.slip_shared_maximum,
             reset_statistics=settings.method == "robust",
+            leak=settings.calibration_leak or None,
         )
     for neuron in snn.neurons().values():
         neuron.threshold.requires_grad_(settings.trainable_thresholds)
@@ -105,7 +109,13 @@ def _calibration(settings: ConvertSettings, splits: Splits, seed: int) -> list[T
     if settings.slip_shared_maximum:  # the loader is not restarted for the second neurons
         count += settings.calibration_batches
     order = torch.randperm(len(splits.train), generator=torch.Generator().manual_seed(seed))
-    return [splits.train.take(rows)[0] for rows in order.split(size)[:count]]
+    chosen = order.split(size)[:count]
+    if settings.slip_shared_maximum and len(chosen) < count:  # which batches are whose is what the slip is about
+        raise SettingsError(
+            f"convert.slip_shared_maximum needs {count} batches of {size} images, but there are {len(splits.train)} training "
+            "images; use a smaller calibration_batch_size, or fewer calibration_batches"
+        )
+    return [splits.train.take(rows)[0] for rows in chosen]
 
 
 def convert_first_network(

@@ -69,6 +69,7 @@ def find_thresholds(
     per_step: bool = False,
     layers: int | None = None,
     shared_maximum: bool = False,
+    leak: float | None = None,
 ) -> dict[str, float]:
     """Set each layer's threshold to the largest percentile over `batches`; returns them by layer name.
 
@@ -81,6 +82,7 @@ def find_thresholds(
         layers: only the first so many are balanced, the others keep 1 (ResNet20 of ECCV 2020); None for all.
         shared_maximum: reproduce a slip of the code of arXiv 2311.09266: the second neurons of a residual block are measured
             on the second half of `batches`, and their maximum also takes in the first neurons' values there, save on the last.
+        leak: of the neurons while measuring (1 in hybrid conversion, whatever they have later); None for their own.
 
     Raises:
         SettingsError: percent or steps out of range, no batches, or a layer whose percentile is not positive.
@@ -89,12 +91,18 @@ def find_thresholds(
         raise SettingsError(
             f"thresholds: percent = {percent}, steps = {steps}, {len(batches)} batches are not allowed; use (0, 100], >= 1, >= 1"
         )
+    if shared_maximum and len(batches) < 2:
+        raise SettingsError("thresholds: shared_maximum measures second neurons on the later batches; give 2 or more")
     before = network.time_steps
     measure = _largest_step if per_step or percent == 100 else _over_all_steps
     network.eval()
     found: dict[str, float] = {}
+    leaks = [float(neuron.leak.detach()) for neuron in network.neurons().values()]
     try:
         with torch.no_grad(), batch_statistics(network):
+            for neuron in network.neurons().values():
+                if leak is not None:
+                    neuron.leak.fill_(leak)
             for neuron in network.neurons().values():
                 neuron.threshold.fill_(1.0)
             for name, neuron in list(network.neurons().items())[:layers]:
@@ -111,6 +119,8 @@ def find_thresholds(
                 found[name] = highest
     finally:
         network.set_time_steps(before)
+        for neuron, own in zip(network.neurons().values(), leaks, strict=True):
+            neuron.leak.data.fill_(own)
     return found
 
 

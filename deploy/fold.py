@@ -134,8 +134,8 @@ def fold_network(network: SpikingNetwork) -> FoldedNetwork:
                 pending[node.name] = replace(before, layer=_fold_batch_norm(before.layer, module))
             case Spiking() if before.layer is not None:
                 neuron = network.neurons()[node.name]
-                settings = replace(node.layer.neuron, leak=float(neuron.leak))
-                threshold = float(neuron.threshold)
+                settings = replace(node.layer.neuron, leak=float(neuron.leak.detach()))
+                threshold = float(neuron.threshold.detach())
                 layers.append(replace(before.layer, name=node.name, neuron=settings, threshold=threshold))
                 pending[node.name] = _Pending(node.name, shape)
             case _:

@@ -251,7 +251,11 @@ def _sweep(command: Sweep, console: Console) -> int:
             sys.stdout.write(json.dumps(values(rows), indent=2) + "\n")
         else:
             Console().print(
-                table("percent, mean ± standard deviation over seeds", list(COLUMNS), [r.cells() for r in rows])
+                table(
+                    "percent, mean ± standard deviation over n seeds; worst case per image; min: minutes of one run",
+                    list(COLUMNS),
+                    [r.cells() for r in rows],
+                )
             )
     return 0
 

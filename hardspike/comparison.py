@@ -9,7 +9,7 @@ from hardspike.results import adversarial_sets
 from hardspike.run_folder import RunFolder
 from hardspike.sweep import Job
 
-COLUMNS = ("method", "network", "eps", "seeds", "clean", "FGSM", "worst case", "minutes per run")
+COLUMNS = ("method", "network", "eps", "n", "clean", "FGSM", "worst", "min")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +90,12 @@ def markdown(rows: Sequence[Row], jobs: Sequence[Job], command: str) -> str:
         hours = sum(sum(row.seconds) for row in {row.method: row for row in rows}.values()) / 3600
         lines += [
             "",
-            f"Percent of {rows[0].images} test images, mean ± standard deviation over seeds "
+            f"Percent of {rows[0].images} test images, mean ± standard deviation over the n seeds "
             f"{', '.join(map(str, sorted({seed for row in rows for seed in row.seeds})))}; "
             f"commit {', '.join(commits)}; {hours:.1f} hours of one core together; `{command}`.",
             "",
-            f"Worst case per image over, in this order: {', '.join(f'`{name}`' for name in members)}.",
+            "FGSM: worst case per image over the `fgsm` members; worst: over all. Min: minutes of one run, training and attacks. "
+            f"Members in this order: {', '.join(f'`{name}`' for name in members)}.",
         ]
     return "\n".join(lines) + "\n"
 

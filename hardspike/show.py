@@ -55,7 +55,7 @@ def table(title: str, columns: list[str], rows: list[list[str]], left: int = 1) 
     """The first `left` columns to the left, numbers to the right."""
     made = Table(title=title)
     for index, column in enumerate(columns):
-        made.add_column(column, justify="left" if index < left else "right")
+        made.add_column(column, justify="left" if index < left else "right", overflow="fold")
     for row in rows:
         made.add_row(*row)
     return made

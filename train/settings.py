@@ -1,5 +1,7 @@
 """Settings that every trained stage shares: what is minimised, and how."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import cos, pi
 from typing import Literal
@@ -8,7 +10,7 @@ from hardspike.attack.members import Member, parse_member
 from hardspike.snn.augment import AUGMENTATIONS
 from hardspike.snn.errors import SettingsError, unknown_name
 from hardspike.snn.ranges import require
-from hardspike.snn.surrogate import Surrogate, parse_surrogate
+from hardspike.snn.surrogate import Activation, Surrogate, parse_surrogate
 
 ObjectiveName = Literal["natural", "adversarial", "trades", "mart", "robust_kl", "hire"]
 AttackLoss = Literal["own", "cross_entropy", "kl"]
@@ -104,6 +106,15 @@ class FitSettings:
         return float(self.decay ** len(passed))
 
 
+@contextmanager
+def _naming(field: str) -> Iterator[None]:
+    """Put the field in front of what is wrong with its text."""
+    try:
+        yield
+    except SettingsError as error:
+        raise SettingsError(f"{field}: {error}") from None
+
+
 def check_fit(stage: str, settings: FitSettings, *, least_epochs: int = 1) -> None:
     """Raise SettingsError, naming `stage`, for a value out of range."""
 
@@ -133,9 +144,17 @@ def check_fit(stage: str, settings: FitSettings, *, least_epochs: int = 1) -> No
         raise SettingsError(f"{stage}.schedule = 'steps' needs {stage}.milestones, e.g. [0.5, 0.7, 0.9]")
     if settings.augment not in AUGMENTATIONS:
         raise SettingsError(unknown_name(f"{stage}.augment", settings.augment, AUGMENTATIONS))
-    for member in settings.members():
+    with _naming(f"{stage}.surrogate"):
+        surrogate = settings.spike_gradient()
+    spiking = not isinstance(surrogate, Activation)
+    check(
+        "surrogate", spiking, "it replaces the spikes themselves, which only an attack may (write it behind its name)"
+    )
+    with _naming(f"{stage}.attack"):
+        members = settings.members()
+    for member in members:
         check("attack", member.kind != "noise", "noise is no training attack; use fgsm, rfgsm or pgd10")
-    needs_start = settings.crafting_loss() == "kl" and any(m.kind == "fgsm" for m in settings.members())
+    needs_start = settings.crafting_loss() == "kl" and any(m.kind == "fgsm" for m in members)
     check(
         "attack",
         not needs_start,

@@ -157,3 +157,16 @@ def test_masking_is_noticed() -> None:
         "a larger budget does not lower accuracy": True,
         "gradients vanish": True,
     }
+
+
+def test_a_network_without_a_right_answer_is_asked_nothing_more() -> None:
+    """No image stands, so no member may hand the network an empty batch (convolutions refuse one)."""
+    asked: list[int] = []
+
+    def wrong(images: Tensor) -> Tensor:
+        asked.append(len(images))
+        return torch.stack([torch.zeros(len(images)), torch.ones(len(images))], 1)
+
+    data = ImageSet(torch.full((5, 1, 1, 1), 0.5), torch.zeros(5, dtype=torch.int64), 2)
+    result = evaluate(wrong, data, [parse_member("fgsm"), parse_member("pgd2")], eps=0.1)
+    assert (result.clean_accuracy, result.robust_accuracy) == (0, 0) and asked == [5]

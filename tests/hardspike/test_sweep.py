@@ -59,7 +59,7 @@ def test_two_recipes_two_seeds_then_nothing_more_to_do(recipes: Path, tmp_path: 
         for clean, fgsm, worst in zip(row.clean, row.fgsm, row.worst, strict=True):
             assert 0 <= worst <= fgsm <= clean <= 1
     text = markdown(rows, todo, "hardspike sweep X")
-    assert "Partial" not in text and "over seeds 0, 1" in text and "| wide | ann | 0.1 | 2 | " in text
+    assert "Partial" not in text and "over the n seeds 0, 1" in text and "| wide | ann | 0.1 | 2 | " in text
     monkeypatch.setattr("hardspike.sweep._start", lambda job: pytest.fail(f"{job.folder} was complete"))
     run_jobs(todo, 2, Silent())
     with pytest.raises(SystemExit) as ended:
