@@ -92,7 +92,7 @@ def markdown(rows: Sequence[Row], jobs: Sequence[Job], command: str) -> str:
             "",
             f"Percent of {rows[0].images} test images, mean ± standard deviation over the n seeds "
             f"{', '.join(map(str, sorted({seed for row in rows for seed in row.seeds})))}; "
-            f"commit {', '.join(commits)}; {hours:.1f} hours of one core together; `{command}`.",
+            f"commit {', '.join(commits)}; {hours:.1f} hours summed over the runs; `{command}`.",
             "",
             "FGSM: worst case per image over the `fgsm` members; worst: over all. Min: minutes of one run, training and attacks. "
             f"Members in this order: {', '.join(f'`{name}`' for name in members)}.",
