@@ -75,7 +75,7 @@ class Stage(Output):
 
 @dataclass(frozen=True, kw_only=True)
 class Train(Output):
-    """Train the ANN, naturally or adversarially (stage 1).
+    """Train the first network, an ANN or a spiking network end to end (stage 1).
 
     Makes the run folder when --recipe is given.
     """
@@ -89,7 +89,7 @@ class Train(Output):
 
 @dataclass(frozen=True, kw_only=True)
 class Convert(Stage):
-    """Turn the ANN into a spiking network and finetune it (stage 2)."""
+    """Turn the first network into the spiking network, and finetune it (stage 2)."""
 
 
 @dataclass(frozen=True, kw_only=True)

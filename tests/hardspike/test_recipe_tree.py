@@ -17,7 +17,7 @@ from hardspike.snn.network import num_neurons
 from hardspike.train.first_network import train_first_network
 
 TREE = Path(__file__).parents[2] / "train" / "recipes"
-FAMILIES = ("robust_conversion", "inherent", "sam", "hire")
+FAMILIES = ("robust_conversion", "inherent", "sam", "hire", "qcfs")
 ROWS = sorted(path for family in FAMILIES for path in (TREE / family).glob("*.toml"))
 BASES = sorted(path for path in (TREE / "bases").glob("*.toml") if path.stem != "fashion")  # of no paper
 NEURONS = {"vgg11": 286_720, "wrn16_4": 475_136, "resnet20": 188_416, "vgg11_tiny": 610_304, "vgg5": 133_120}
@@ -56,7 +56,7 @@ def test_rows_stand_on_bases_and_every_base_is_used() -> None:
     resolved = {path.resolve() for path in used}
     assert resolved >= {path.resolve() for path in BASES}
     assert [relative(path) for path in ROWS if not re.search(r"^base = ", path.read_text(), re.M)] == []
-    assert len(ROWS) == 48
+    assert len(ROWS) == 50
 
 
 def test_names_and_settings_are_all_different() -> None:
