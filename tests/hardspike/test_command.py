@@ -295,12 +295,19 @@ def test_the_readmes_python_runs(run: Path, monkeypatch: pytest.MonkeyPatch, cap
     assert "pgd20/triangular:0.5" in capfd.readouterr().out
 
 
-def test_ctrl_c_leaves_a_run_that_continues_to_the_same_bits(finished: Path, tmp_path: Path) -> None:
-    """Interrupted during training, as soon as an epoch is on disk; the continued run equals the undisturbed one."""
-    (tmp_path / "tiny.toml").write_text(TINY_RECIPE.split("[control.train]")[0], encoding="utf-8")
-    command = [sys.executable, "-m", "hardspike", "train", "run", "--recipe", "tiny.toml", "--quiet"]
+def test_ctrl_c_leaves_a_run_that_continues_to_the_same_bits(tmp_path: Path) -> None:
+    """Interrupted during training, as soon as an epoch is on disk; the continued run equals the undisturbed one.
+
+    Ten epochs, so that seconds of training are left when the first one is seen.
+    """
+    recipe = TINY_RECIPE.split("[control.train]")[0].replace("epochs = 2", "epochs = 10", 1)
+    (tmp_path / "tiny.toml").write_text(recipe, encoding="utf-8")
+
+    def command(run: str) -> list[str]:
+        return [sys.executable, "-m", "hardspike", "train", run, "--recipe", "tiny.toml", "--quiet"]
+
     process = subprocess.Popen(
-        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=os.environ | {"NO_COLOR": "1"}
+        command("run"), cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=os.environ | {"NO_COLOR": "1"}
     )
     state = tmp_path / "run" / "train.state.safetensors"
     for _ in range(3000):
@@ -311,7 +318,8 @@ def test_ctrl_c_leaves_a_run_that_continues_to_the_same_bits(finished: Path, tmp
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1 and "the same command continues" in err and "Traceback" not in err
     assert not (tmp_path / "run" / "ann.safetensors").exists()
-    assert subprocess.run(command, cwd=tmp_path, check=False).returncode == 0
-    first = load_network(finished / "runs" / "tiny" / "ann.safetensors").state_dict()
+    for run in ("run", "undisturbed"):
+        assert subprocess.run(command(run), cwd=tmp_path, check=False).returncode == 0
+    first = load_network(tmp_path / "undisturbed" / "ann.safetensors").state_dict()
     again = load_network(tmp_path / "run" / "ann.safetensors").state_dict()
     assert all(bool((first[name] == again[name]).all()) for name in first)

@@ -180,6 +180,22 @@ def test_constant_input_spike_counts(current: float, implementation: str) -> Non
         assert (soft, hard) == (math.floor(steps * current), steps // math.ceil(1 / current))
 
 
+@pytest.mark.parametrize("leak", [0.99, 0.95, 0.9, 0.75])
+@pytest.mark.parametrize("ratio", [2.0, 3.0, 5.0])  # threshold over constant input
+def test_constant_input_of_a_leaky_neuron_fires_as_the_closed_formula_says(leak: float, ratio: float) -> None:
+    """rate = log(leak) / log(ratio leak - (ratio - 1)) is 1 / n with V_n = threshold (ECCV 2020, eq. 7); never below its range."""
+    spikes = fire(
+        torch.ones(200, 1, dtype=torch.float64), torch.tensor(ratio, dtype=torch.float64), NeuronSettings(leak=leak)
+    )
+    fired = spikes.flatten().nonzero().flatten()
+    if ratio * leak <= ratio - 1:
+        assert not len(fired)
+        return
+    steps = math.ceil(math.log(ratio * leak - (ratio - 1)) / math.log(leak))
+    assert int(fired[0]) + 1 == steps
+    assert set(fired.diff().tolist()) == {steps}  # hard reset: every period is the first one again
+
+
 def test_carrying_on_equals_one_long_run() -> None:
     """Two passes of 3 and 4 steps leave the spikes of one pass of 7; the carried potential is no share of the threshold."""
     current = _currents((7, 3, 6))
