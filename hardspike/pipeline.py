@@ -183,7 +183,7 @@ class Pipeline:
     def attack(self) -> None:
         settings = self.folder.recipe.attack
         data = self.splits().test.first(settings.images)
-        for target, logits in self._targets().items():
+        for target, load in self._targets().items():
             members = settings.members_for(target)
             for eps in settings.eps:
                 path = self.folder.attack_set(target, eps)
@@ -192,6 +192,7 @@ class Pipeline:
                 if path.exists() and load_adversarial_set(path).identity == identity:
                     self.progress.advance(len(members) * len(data), "already there")
                     continue
+                logits = load()  # for every budget anew: its noise, if it has any, starts from its seed
                 made = evaluate(
                     logits,
                     data,
@@ -275,14 +276,14 @@ class Pipeline:
             },
         }
 
-    def _targets(self) -> dict[str, Logits]:
+    def _targets(self) -> dict[str, Callable[[], Logits]]:
         device = self.folder.recipe.device
         networks: dict[str, Callable[[], Logits]] = {
             "ann": lambda: load_network(self.folder.ann).to(device).on_cpu_images(),
             "snn": lambda: load_network(self.folder.snn).to(device).on_cpu_images(),
             "deployed": lambda: Emulator(load_graph(self.folder.graph)),
         }
-        return {target: networks[target]() for target in self.folder.recipe.attack.targets}
+        return {target: networks[target] for target in self.folder.recipe.attack.targets}
 
     def _watch(self, stage: str, epochs: int) -> Callable[[dict[str, Any]], None]:
         self.progress.begin(stage, epochs)

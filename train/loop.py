@@ -85,7 +85,7 @@ def fit(
         for parameters in optimiser.param_groups:
             parameters["lr"] = rate
         loss = epochs.train(epoch)
-        score = epochs.score(epoch)
+        score = epochs.score()
         if score["score"] >= progress.best_score:
             progress.best_score, progress.best = score["score"], _copy(network.state_dict())
         progress.epoch = epoch + 1
@@ -172,7 +172,7 @@ class _Epochs:
         images = augmentation.apply(images, drawn, self.splits.mean)
         return images.to(self.device), labels.to(self.device)
 
-    def score(self, epoch: int) -> dict[str, float]:
+    def score(self) -> dict[str, float]:
         """Validation accuracy, and the score that picks the epoch: clean accuracy, or its mean with the one under attack."""
         settings, network = self.settings, self.network
         network.eval()

@@ -85,7 +85,7 @@ def test_the_best_epoch_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     scores = iter([0.2, 0.9, 0.4])
     states = []
 
-    def score(epochs: Any, epoch: int) -> dict[str, float]:
+    def score(epochs: Any) -> dict[str, float]:
         states.append({k: v.clone() for k, v in epochs.network.state_dict().items()})
         return {"validation_accuracy": 0.0, "score": next(scores)}
 
