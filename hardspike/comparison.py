@@ -87,12 +87,12 @@ def markdown(rows: Sequence[Row], jobs: Sequence[Job], command: str) -> str:
     if rows:
         members = RunFolder.open(next(job for job in jobs if job.is_complete()).folder).recipe.attack.members
         commits = sorted({commit for row in rows for commit in row.commits})
-        hours = sum(sum(row.seconds) for row in {row.method: row for row in rows}.values()) / 3600
+        minutes = sum(sum(row.seconds) for row in {row.method: row for row in rows}.values()) / 60
         lines += [
             "",
             f"Percent of {rows[0].images} test images, mean ± standard deviation over the n seeds "
             f"{', '.join(map(str, sorted({seed for row in rows for seed in row.seeds})))}; "
-            f"commit {', '.join(commits)}; {hours:.1f} hours summed over the runs; `{command}`.",
+            f"commit {', '.join(commits)}; {minutes:.0f} minutes summed over the runs; `{command}`.",
             "",
             "FGSM: worst case per image over the `fgsm` members; worst: over all. Min: minutes of one run, training and attacks. "
             f"Members in this order: {', '.join(f'`{name}`' for name in members)}.",
