@@ -1,9 +1,7 @@
 """Stage `convert`: the first network becomes the spiking network that is deployed, and is finetuned."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,7 +11,6 @@ from hardspike.snn.data import Splits
 from hardspike.snn.errors import SettingsError
 from hardspike.snn.network import SpikingNetwork
 from hardspike.snn.ranges import require
-from hardspike.train.loop import fit
 from hardspike.train.settings import FitSettings, ObjectiveName, check_fit
 
 Method = Literal["robust", "max", "diet", "qcfs", "none"]
@@ -116,30 +113,3 @@ def _calibration(settings: ConvertSettings, splits: Splits, seed: int) -> list[T
             "images; use a smaller calibration_batch_size, or fewer calibration_batches"
         )
     return [splits.train.take(rows)[0] for rows in chosen]
-
-
-def convert_first_network(
-    settings: ConvertSettings,
-    first: SpikingNetwork,
-    splits: Splits,
-    *,
-    seed: int,
-    state_path: Path,
-    identity: str,
-    on_epoch: Callable[[dict[str, Any]], None],
-    device: str = "cpu",
-) -> SpikingNetwork:
-    """The finetuned SNN of the best validation epoch, in evaluation mode; see `loop.fit` for the rest."""
-    snn = converted(settings, first, splits, seed)
-    if settings.epochs:
-        fit(
-            snn,
-            splits,
-            settings,
-            seed=seed + 1,
-            state_path=state_path,
-            identity=identity,
-            on_epoch=on_epoch,
-            device=device,
-        )
-    return snn.eval()

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from hardspike import __version__
 from hardspike.snn.architecture import (
     INPUT,
     AveragePool,
@@ -66,7 +65,6 @@ def onnx_model(network: SpikingNetwork) -> onnx.ModelProto:
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="hardspike",
-        producer_version=__version__,
     )
     onnx.checker.check_model(model, full_check=True)
     return model

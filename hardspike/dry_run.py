@@ -19,12 +19,11 @@ from hardspike.recipe import Recipe
 from hardspike.snn.data import ImageSet, Splits
 from hardspike.snn.data_facts import ExpectedSplits, expected_splits
 from hardspike.snn.network import SpikingNetwork, num_neurons, num_parameters
-from hardspike.snn.surrogate import Activation, surrogate_gradient
+from hardspike.snn.surrogate import Activation
 from hardspike.train.draws import whole
 from hardspike.train.first_network import first_network
-from hardspike.train.loop import make_optimiser
+from hardspike.train.loop import make_optimiser, next_loss, update
 from hardspike.train.objectives import objective
-from hardspike.train.orthogonal import retract
 from hardspike.train.settings import FitSettings
 from hardspike.work import attack_passes, calibration_bytes, calibration_macs, objective_passes, score_passes, work
 
@@ -123,23 +122,14 @@ def _step(
     images, labels = batch
     generator = torch.Generator().manual_seed(0)
     losses = objective(settings)(network.train(), images, labels, whole(generator, len(images)))
-    update = 0.0
-    while True:
-        mixed = settings.mixed_precision == "bfloat16"
-        with (
-            surrogate_gradient(settings.spike_gradient()),
-            torch.autocast(torch.device(device).type, torch.bfloat16, enabled=mixed),
-        ):
-            loss = next(losses, None)
-        if loss is None:
-            return update
+    updating = 0.0
+    while (loss := next_loss(losses, settings, torch.device(device))) is not None:
         optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         start = _clock(device)
-        optimiser.step()
-        if settings.orthogonal:
-            retract(network, settings.orthogonal, generator)
-        update += _clock(device) - start
+        update(network, optimiser, settings, generator)
+        updating += _clock(device) - start
+    return updating
 
 
 def measure(
@@ -153,18 +143,18 @@ def measure(
     labels = torch.arange(len(images), device=device) % network.architecture.num_classes
     end = _clock(device) + seconds
     count = min(2, len(images))
-    step = update = 0.0
+    step = updating = 0.0
     kept = KeptBytes(network)
     if epochs:
         optimiser = _still_optimiser(settings, network)
         with torch.autograd.graph.saved_tensors_hooks(kept.pack, kept.unpack):
-            step, update = _timed_step(network, settings, optimiser, images[:count], labels[:count], device)
+            step, updating = _timed_step(network, settings, optimiser, images[:count], labels[:count], device)
         kept_images, end_of_steps = count, end - seconds / 4
         warm = True  # the first step is slow; it stands only where there is no time for another
         while (warm or count < len(images)) and _clock(device) + (1 if warm else 2) * step < end_of_steps:
             count = count if warm else min(2 * count, len(images))
             warm = False
-            step, update = _timed_step(network, settings, optimiser, images[:count], labels[:count], device)
+            step, updating = _timed_step(network, settings, optimiser, images[:count], labels[:count], device)
         optimiser.zero_grad(set_to_none=True)
     network.eval()
     passes: list[Callable[[], object]] = [
@@ -183,8 +173,8 @@ def measure(
     return Measured(
         images=count,
         time_steps=network.time_steps,
-        step=max(step - update, 0.0) / count,
-        update=update,
+        step=max(step - updating, 0.0) / count,
+        update=updating,
         forward=took[1] / count,
         image_gradient=took[0] / count,
         kept_bytes=kept.peak / kept_images if epochs else 0.0,
@@ -200,8 +190,8 @@ def _timed_step(
     device: str,
 ) -> tuple[float, float]:
     start = _clock(device)
-    update = _step(network, settings, optimiser, (images, labels), device)
-    return _clock(device) - start, update
+    updating = _step(network, settings, optimiser, (images, labels), device)
+    return _clock(device) - start, updating
 
 
 def _logits(network: SpikingNetwork, images: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from hardspike.attack.evaluate import accuracy, evaluate
 from hardspike.attack.gradient import Logits
 from hardspike.attack.masking import zero_gradient_share
 from hardspike.control_process import ControlProcess
-from hardspike.convert.conversion import convert_first_network
+from hardspike.convert.conversion import converted
 from hardspike.convert.given_network import given_network
 from hardspike.deploy.backends import make_backend
 from hardspike.deploy.compile import compile_network
@@ -34,11 +34,14 @@ from hardspike.snn.atomic import read_json, write_json, write_text
 from hardspike.snn.checkpoint import load_network, save_network
 from hardspike.snn.data import Splits, load_dataset
 from hardspike.snn.errors import FileError, SettingsError
+from hardspike.snn.network import SpikingNetwork
 from hardspike.snn.progress import Progress, Silent
 from hardspike.snn.ranges import require
 from hardspike.tensorboard import Board
-from hardspike.train.first_network import first_network, train_first_network
+from hardspike.train.first_network import first_network
+from hardspike.train.loop import fit
 from hardspike.train.parallel import Group, current_group
+from hardspike.train.settings import FitSettings
 
 
 @dataclass(slots=True)
@@ -116,15 +119,9 @@ class Pipeline:
         if recipe.train.network_file:
             self._take_given_network()
             return
-        first = train_first_network(
-            recipe.train,
-            recipe.network,
-            self.splits(),
-            state_path=self.folder.state("train"),
-            identity=self.folder.key("train"),
-            on_epoch=self._watch("train", recipe.train.epochs),
-            device=recipe.device,
-        )
+        splits = self.splits()
+        first = first_network(recipe.train, recipe.network, splits)
+        self._fit("train", first, splits, recipe.train, recipe.network.seed)
         if current_group().leads:
             save_network(self.folder.ann, first, made_by=self.folder.key("train"))
 
@@ -145,18 +142,24 @@ class Pipeline:
 
     def convert(self) -> None:
         recipe = self.folder.recipe
-        snn = convert_first_network(
-            recipe.convert,
-            load_network(self.folder.ann),
-            self.splits(),
-            seed=recipe.network.seed,
-            state_path=self.folder.state("convert"),
-            identity=self.folder.key("convert"),
-            on_epoch=self._watch("convert", recipe.convert.epochs),
-            device=recipe.device,
-        )
+        splits, seed = self.splits(), recipe.network.seed
+        snn = converted(recipe.convert, load_network(self.folder.ann), splits, seed)
+        if recipe.convert.epochs:
+            self._fit("convert", snn, splits, recipe.convert, seed + 1)
         if current_group().leads:
             save_network(self.folder.snn, snn, made_by=self.folder.key("convert"))
+
+    def _fit(self, stage: str, network: SpikingNetwork, splits: Splits, settings: FitSettings, seed: int) -> None:
+        fit(
+            network,
+            splits,
+            settings,
+            seed=seed,
+            state_path=self.folder.state(stage),
+            identity=self.folder.key(stage),
+            on_epoch=self._watch(stage, settings.epochs),
+            device=self.folder.recipe.device,
+        )
 
     def deploy(self) -> None:
         self.progress.begin("deploy", 3)

@@ -127,12 +127,14 @@ class RunFolder:
             file.write(json.dumps({"stage": stage, **values}) + "\n")
 
     def last_metrics(self, stage: str) -> dict[str, float]:
-        """Validation numbers of the best epoch of the stage's last training, from metrics.jsonl."""
+        """Validation numbers of the best epoch of the stage's last training, from metrics.jsonl; none where it trained nothing."""
         lines = (self.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         epochs: list[dict[str, Any]] = []
         for entry in map(json.loads, lines):
             if entry["stage"] == stage:
                 epochs = [entry] if entry["epoch"] == 1 else [*epochs, entry]
+        if not epochs:
+            return {}
         best = max(epochs, key=lambda entry: (entry["score"], entry["epoch"]))
         return {key: value for key, value in best.items() if key.startswith("validation") or key in ("epoch", "loss")}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from hardspike.control_process import last_line
 from hardspike.recipe import Recipe, read_recipe
 from hardspike.run_folder import RunFolder
-from hardspike.snn.errors import FileError, HardspikeError
+from hardspike.snn.errors import FileError, HardspikeError, SettingsError
 from hardspike.snn.progress import Progress
 from hardspike.snn.ranges import require
 
@@ -57,6 +57,10 @@ def jobs(recipes: Sequence[Path], seeds: Sequence[int], out: Path) -> list[Job]:
 
     A folder stands for the recipes in it. Raises FileError where there are none, HardspikeError for a recipe that is wrong.
     """
+    if not recipes:
+        raise SettingsError(
+            "sweep: no recipe is named; give .toml files, or folders of them, e.g. train/recipes/fashion"
+        )
     files = [file for path in recipes for file in (sorted(path.glob("*.toml")) if path.is_dir() else [path])]
     if not files:
         raise FileError(

@@ -1,40 +1,30 @@
 """Settings that every stage shares: which images, which network."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from hardspike.snn.architecture import Architecture, ImageInput
 from hardspike.snn.blueprint import Blueprint
 from hardspike.snn.data import DataSettings as DataSettings
 from hardspike.snn.errors import SettingsError, unknown_name
-from hardspike.snn.membrane import NeuronSettings, Order, Reset
+from hardspike.snn.membrane import NeuronSettings
 from hardspike.snn.network import Initialisation
 from hardspike.snn.ranges import require
 from hardspike.snn.zoo import ZOO, build_architecture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NetworkSettings:
-    """architecture: name in the zoo. seed: of the weights and of all training.
+class NetworkSettings(NeuronSettings):
+    """architecture: name in the zoo. seed: of the weights and of all training. The fields of `NeuronSettings` are every neuron's.
 
-    leak, reset, order, strict, detach_reset, initial_potential, threshold_floor, activation, levels: of every neuron, see
-        `NeuronSettings`. first_threshold: of a spiking network before training or conversion, and of clip-floor activations
-        (1 in arXiv 2311.09266; QCFS starts from 8).
+    first_threshold: of a spiking network before training or conversion, and of clip-floor activations (1 in arXiv 2311.09266;
+        QCFS starts from 8).
     norm, bias, dropout_*, dense_width (0: the architecture's own), readout: see `Blueprint`.
     coding, poisson_rate, input_bits (0: images as they are): see `ImageInput`.
     normalisation: of images, by the `data` set's mean and standard deviation, to [-1, 1] (`half`), or `none`.
     """
 
     architecture: str = "vgg_digits"
-    leak: float = 1.0
-    reset: Reset = "hard"
-    order: Order = "integrate-first"
-    strict: bool = False
-    detach_reset: bool = False
-    initial_potential: float = 0.0
-    threshold_floor: float = 0.03
-    activation: Literal["relu", "clip-floor"] = "relu"
-    levels: int = 8
     first_threshold: float = 1.0
     norm: Literal["td", "per-step", "none"] = "td"
     bias: Literal["none", "output", "all"] = "output"
@@ -60,20 +50,10 @@ class NetworkSettings:
         require("network.input_bits", self.input_bits, 0 <= self.input_bits <= 16, "use 0 (no rounding) to 16")
         require("network.poisson_rate", self.poisson_rate, self.poisson_rate > 0, "use a positive value")
         require("network.first_threshold", self.first_threshold, self.first_threshold > 0, "use a positive value")
-        self.neuron()
+        NeuronSettings.__post_init__(self)  # super() does not work in a dataclass with slots
 
     def neuron(self) -> NeuronSettings:
-        return NeuronSettings(
-            leak=self.leak,
-            reset=self.reset,
-            order=self.order,
-            strict=self.strict,
-            detach_reset=self.detach_reset,
-            initial_potential=self.initial_potential,
-            threshold_floor=self.threshold_floor,
-            activation=self.activation,
-            levels=self.levels,
-        )
+        return NeuronSettings(**{field.name: getattr(self, field.name) for field in fields(NeuronSettings)})
 
     def build(
         self,

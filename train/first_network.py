@@ -1,15 +1,11 @@
 """Stage `train`: the first network, an ANN or a spiking network end to end, with any objective."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from hardspike.snn.data import Splits
 from hardspike.snn.network import SpikingNetwork
 from hardspike.snn.ranges import require
 from hardspike.snn.settings import NetworkSettings
-from hardspike.train.loop import fit
 from hardspike.train.settings import FitSettings, ObjectiveName, check_fit
 
 
@@ -52,29 +48,4 @@ def first_network(settings: TrainSettings, network: NetworkSettings, splits: Spl
             neuron.threshold.data.fill_(network.first_threshold)
             neuron.threshold.requires_grad_(settings.trainable_thresholds)
             neuron.leak.requires_grad_(settings.trainable_leaks)
-    return made
-
-
-def train_first_network(
-    settings: TrainSettings,
-    network: NetworkSettings,
-    splits: Splits,
-    *,
-    state_path: Path,
-    identity: str,
-    on_epoch: Callable[[dict[str, Any]], None],
-    device: str = "cpu",
-) -> SpikingNetwork:
-    """The trained network of the best validation epoch, in evaluation mode; see `loop.fit` for the rest."""
-    made = first_network(settings, network, splits)
-    fit(
-        made,
-        splits,
-        settings,
-        seed=network.seed,
-        state_path=state_path,
-        identity=identity,
-        on_epoch=on_epoch,
-        device=device,
-    )
     return made

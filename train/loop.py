@@ -5,7 +5,7 @@ optimiser state and the best weights so far are written after every epoch (safet
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,6 +111,22 @@ def make_optimiser(settings: FitSettings, parameters: list[torch.nn.Parameter]) 
     )
 
 
+def next_loss(produced: Iterator[Tensor], settings: FitSettings, device: torch.device) -> Tensor | None:
+    """Of an objective; its forward passes run with the training surrogate, and in mixed precision where asked for."""
+    mixed = settings.mixed_precision == "bfloat16"
+    with surrogate_gradient(settings.spike_gradient()), torch.autocast(device.type, torch.bfloat16, enabled=mixed):
+        return next(produced, None)
+
+
+def update(
+    network: SpikingNetwork, optimiser: torch.optim.Optimizer, settings: FitSettings, generator: torch.Generator
+) -> None:
+    """Change the weights by their gradients, and by what the settings do to weights after a step."""
+    optimiser.step()
+    if settings.orthogonal:
+        retract(network, settings.orthogonal, generator)
+
+
 def _tensors(state: dict[str, Any]) -> dict[str, Tensor]:
     return {key: value for key, value in state.items() if isinstance(value, Tensor)}
 
@@ -144,26 +160,14 @@ class _Epochs:
             images, labels = self._images(batch[rows], draws)
             share = len(labels) / len(batch)
             produced = losses(network, images, labels, draws)
-            while (loss := self._next(produced)) is not None:
+            while (loss := next_loss(produced, settings, self.device)) is not None:
                 self.optimiser.zero_grad(set_to_none=True)
                 torch.autograd.backward(loss)
                 self.group.average(network.parameters(), share)
-                self.optimiser.step()
-                if settings.orthogonal:
-                    retract(network, settings.orthogonal, generator)
+                update(network, self.optimiser, settings, generator)
                 total += self.group.total(float(loss.detach()) * share)
                 count += 1
         return total / count
-
-    def _next(self, produced: Any) -> Tensor | None:
-        """The next loss; its forward passes run with the training surrogate, and in mixed precision where asked for."""
-        mixed = self.settings.mixed_precision == "bfloat16"
-        with (
-            surrogate_gradient(self.settings.spike_gradient()),
-            torch.autocast(self.device.type, torch.bfloat16, enabled=mixed),
-        ):
-            loss: Tensor | None = next(produced, None)
-        return loss
 
     def _images(self, rows: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         images, labels = self.splits.train.take(rows)

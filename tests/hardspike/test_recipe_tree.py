@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from hardspike.convert.conversion import convert_first_network
+from hardspike.convert.conversion import converted
 from hardspike.recipe import Recipe, read_recipe
 from hardspike.snn.architecture import Architecture
 from hardspike.snn.data import ImageSet, Splits
 from hardspike.snn.data_facts import expected_splits
 from hardspike.snn.network import num_neurons
-from hardspike.train.first_network import train_first_network
+from hardspike.train.first_network import first_network
+from hardspike.train.loop import fit
 
 TREE = Path(__file__).parents[2] / "train" / "recipes"
 FAMILIES = ("robust_conversion", "inherent", "sam", "hire", "qcfs")
@@ -139,13 +140,12 @@ def test_two_steps_of_its_trainings_run(path: Path, tmp_path: Path) -> None:
     def on_epoch(metrics: dict[str, float]) -> None:
         losses.append(metrics["loss"])
 
-    first = train_first_network(
-        recipe.train, recipe.network, splits, state_path=tmp_path / "train", identity="", on_epoch=on_epoch
-    )
+    first = first_network(recipe.train, recipe.network, splits)
+    fit(first, splits, recipe.train, seed=0, state_path=tmp_path / "train", identity="", on_epoch=on_epoch)
     assert first.time_steps == (recipe.train.time_steps or None)
-    snn = convert_first_network(
-        recipe.convert, first, splits, seed=0, state_path=tmp_path / "convert", identity="", on_epoch=on_epoch
-    )
+    snn = converted(recipe.convert, first, splits, 0)
+    if recipe.convert.epochs:
+        fit(snn, splits, recipe.convert, seed=1, state_path=tmp_path / "convert", identity="", on_epoch=on_epoch)
     assert snn.time_steps == 2 and torch.isfinite(snn(images)).all()
     assert len(losses) == 1 + recipe.convert.epochs and torch.isfinite(torch.tensor(losses)).all()
     trained = {neuron.threshold.requires_grad for neuron in snn.neurons().values()}

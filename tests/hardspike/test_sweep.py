@@ -79,6 +79,14 @@ def test_two_recipes_two_seeds_then_nothing_more_to_do(recipes: Path, tmp_path: 
     assert not ended.value.code and (tmp_path / "t.md").read_text(encoding="utf-8").count("| wide |") == 2
 
 
+def test_a_conversion_without_finetuning_has_a_summary_too(recipes: Path, tmp_path: Path, capsys: Any) -> None:
+    (job,) = jobs([recipes / "wide.toml"], [0], tmp_path)
+    run_jobs([job], 1, Silent())
+    with pytest.raises(SystemExit) as ended:
+        main(["convert", str(job.folder)])
+    assert not ended.value.code and "threshold of spike1" in capsys.readouterr().out
+
+
 def test_a_failed_run_is_named_and_the_others_end(recipes: Path, tmp_path: Path) -> None:
     todo = jobs([recipes / "wide.toml"], [0], tmp_path)
     wrong = Job(recipes / "missing.toml", "missing", 0, tmp_path / "missing-seed0")
@@ -97,6 +105,8 @@ def test_a_changed_recipe_is_not_complete(recipes: Path, tmp_path: Path) -> None
 
 def test_mistakes_are_one_line(recipes: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
+    with pytest.raises(SettingsError, match="sweep: no recipe is named; give .toml files"):
+        jobs([], [0], tmp_path)
     with pytest.raises(FileError, match="no recipes there"):
         jobs([tmp_path / "empty"], [0], tmp_path)
     with pytest.raises(FileError, match="the name 'wide' appears twice"):
