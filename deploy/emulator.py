@@ -12,11 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from hardspike.deploy.block_kernels import split_block_kernel
 from hardspike.deploy.input_coding import append_constant_channels, check_messages
-from hardspike.deploy.process_graph import ConvSynapse, GraphLayer, NeuronGroup, ProcessGraph, Synapse, magnitude_bound
+from hardspike.deploy.process_graph import GraphLayer, NeuronGroup, ProcessGraph, Synapse, magnitude_bound
+from hardspike.deploy.run_synapse import RunSynapse
 from hardspike.deploy.trace import States, Trace, count_events, join_traces
 from hardspike.hw_profiles.profile import Numerics
 from hardspike.snn.architecture import INPUT, Shape
@@ -151,31 +150,10 @@ _fire: Callable[..., Tensor] = _Fire.apply
 _round: Callable[..., Tensor] = _Round.apply
 
 
-class _RunSynapse(nn.Module):
-    """One synapse in the cheapest exact arithmetic. A kernel made of equal blocks (a folded pool) is a block sum, then a small kernel."""
-
-    weight: Tensor
-
-    def __init__(self, synapse: Synapse, source: Shape, message_max: int, state_shift: int) -> None:
-        super().__init__()
-        self.synapse = synapse
-        self.block = (1, 1)
-        weight, self.stride, self.padding = synapse.weight, (1, 1), (0, 0)
-        if isinstance(synapse, ConvSynapse):
-            self.block, weight, self.stride, self.padding = split_block_kernel(synapse, source)
-        dtype = torch.float32 if magnitude_bound(synapse, message_max) < FLOAT32_EXACT else torch.float64
-        # Shifted to state units at once: a factor 2^state_shift changes no mantissa.
-        self.register_buffer("weight", torch.from_numpy(weight).to(dtype) * (1 << state_shift), persistent=False)
-
-    def forward(self, messages: Tensor) -> Tensor:
-        messages = messages.to(self.weight.dtype)
-        if not isinstance(self.synapse, ConvSynapse):
-            return F.linear(messages.flatten(1), self.weight)
-        if self.block != (1, 1):
-            messages = F.avg_pool2d(messages, self.block, divisor_override=1)
-        return F.conv2d(
-            messages, self.weight, None, self.stride, self.padding, self.synapse.dilation, self.synapse.groups
-        )
+def _run_exactly(synapse: Synapse, source: Shape, message_max: int, state_shift: int) -> RunSynapse:
+    """In the cheapest exact arithmetic, shifted to state units at once: a factor 2^state_shift changes no mantissa."""
+    dtype = torch.float32 if magnitude_bound(synapse, message_max) < FLOAT32_EXACT else torch.float64
+    return RunSynapse(synapse, source, dtype, 1 << state_shift)
 
 
 class Emulator(nn.Module):
@@ -193,7 +171,7 @@ class Emulator(nn.Module):
         self.synapses = nn.ModuleDict(
             {
                 layer.name: nn.ModuleList(
-                    _RunSynapse(s, shapes[s.source], graph.messages_max(s.source), graph.numerics.state_shift)
+                    _run_exactly(s, shapes[s.source], graph.messages_max(s.source), graph.numerics.state_shift)
                     for s in layer.synapses
                 )
                 for layer in graph.layers
