@@ -22,7 +22,7 @@ from hardspike.snn.architecture import INPUT, Shape
 from hardspike.snn.data import check_images
 from hardspike.snn.errors import DataError
 from hardspike.snn.membrane import NeuronSettings, through_time
-from hardspike.snn.surrogate import Surrogate, active_surrogate
+from hardspike.snn.surrogate import LayerSurrogate, RateGradient, detaches_reset, surrogate_of
 
 FLOAT32_EXACT = 1 << 24
 
@@ -71,14 +71,15 @@ class _Fire(torch.autograd.Function):
         added_TB: Tensor,
         bias: Tensor,
         dynamics: _Dynamics,
-        surrogate: Surrogate,
+        surrogate: LayerSurrogate,
         detach_reset: bool,
         record: dict[str, Tensor] | None,
     ) -> Tensor:
         neurons, top = dynamics.neurons, dynamics.numerics.state_max
         forgets = neurons.current_decay == dynamics.numerics.decay_one
         potentials = torch.empty(added_TB.shape, dtype=bias.dtype)
-        currents = torch.empty_like(potentials) if record is not None else None
+        by_rate = isinstance(surrogate, RateGradient)
+        currents = torch.empty_like(potentials) if record is not None or by_rate else None
         spikes = torch.empty_like(potentials) if neurons.spiking else torch.zeros(1)
         threshold = float(dynamics.threshold_state)
         current, after = torch.zeros_like(potentials[0]), torch.zeros_like(potentials[0])
@@ -97,6 +98,7 @@ class _Fire(torch.autograd.Function):
         if record is not None and currents is not None:
             record.update(currents=currents, potentials=potentials)
         ctx.dynamics, ctx.surrogate, ctx.detach_reset = dynamics, surrogate, detach_reset
+        ctx.mean_current = currents.mean(0) + bias if currents is not None and by_rate else None
         ctx.save_for_backward(potentials, spikes)
         ctx.dtype = added_TB.dtype
         return spikes if neurons.spiking else potentials
@@ -115,6 +117,7 @@ class _Fire(torch.autograd.Function):
                 dynamics.kept(neurons.potential_decay),
                 NeuronSettings(detach_reset=ctx.detach_reset),
                 ctx.surrogate,
+                mean_current=ctx.mean_current,
                 unit=dynamics.unit,
             )
             grad_current /= dynamics.unit
@@ -232,9 +235,8 @@ class Emulator(nn.Module):
             if not layer.synapses:
                 bias = encoded.to(bias.dtype) * float(1 << layer.neurons.bias_exponent)
             record: dict[str, Tensor] | None = {} if keep_states else None
-            fired_TB: Tensor = _fire(
-                accumulated, bias, self._dynamics[layer.name], active_surrogate(), self.detach_reset, record
-            )
+            differentiated = surrogate_of((self, layer.name)), detaches_reset(self.detach_reset)
+            fired_TB: Tensor = _fire(accumulated, bias, self._dynamics[layer.name], *differentiated, record)
             if states is not None:
                 spikes = fired_TB if layer.neurons.spiking else torch.zeros_like(fired_TB)
                 states.spikes[layer.name] = spikes.bool()

@@ -10,14 +10,25 @@ Integrate first is arXiv 2311.09266 eq. 1-3 (and SNN-RAT, DIET-SNN, BNTT); fire 
 ECCV 2020 and the SAM code, where each layer delays its input by one step. Time axis first: T steps, B samples.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from hardspike.snn.adaptive_surrogate import AdaptiveSharpness, LayerSharpness, PotentialDependent
 from hardspike.snn.errors import SettingsError
-from hardspike.snn.surrogate import Activation, BackwardRate, SpikeTime, Surrogate
+from hardspike.snn.surrogate import (
+    Activation,
+    BackwardRate,
+    LayerSurrogate,
+    Pointwise,
+    RateGradient,
+    SpikeTime,
+    TimeAveraged,
+    WithoutTime,
+)
 
 Reset = Literal["hard", "soft"]
 Order = Literal["integrate-first", "fire-first"]
@@ -87,7 +98,7 @@ class MultiStep(torch.autograd.Function):
         initial: Tensor | None,
         steps: int,
         settings: NeuronSettings,
-        surrogate: Surrogate,
+        surrogate: LayerSurrogate,
     ) -> tuple[Tensor, Tensor]:
         spikes = current_TB.new_empty((steps, *current_TB.shape[1:]))
         potentials = torch.empty_like(spikes)
@@ -111,6 +122,7 @@ class MultiStep(torch.autograd.Function):
                 state = before - threshold * spike if soft else before * (1 - spike)
         ctx.save_for_backward(potentials, spikes, threshold, leak)
         ctx.initial, ctx.settings, ctx.surrogate, ctx.is_static = initial, settings, surrogate, len(current_TB) < steps
+        ctx.mean_current = current_TB.mean(0) if isinstance(surrogate, RateGradient) else None
         ctx.mark_non_differentiable(state)
         return spikes, state
 
@@ -129,6 +141,7 @@ class MultiStep(torch.autograd.Function):
             need_threshold=ctx.needs_input_grad[1],
             need_leak=ctx.needs_input_grad[2],
             initial=ctx.initial,
+            mean_current=ctx.mean_current,
         )
         if ctx.is_static:
             grad_current = grad_current.sum(0, keepdim=True)
@@ -158,11 +171,12 @@ def through_time(
     threshold: Tensor,
     leak: Tensor | float,
     settings: NeuronSettings,
-    surrogate: Surrogate,
+    surrogate: LayerSurrogate,
     *,
     need_threshold: bool = False,
     need_leak: bool = False,
     initial: Tensor | None = None,
+    mean_current: Tensor | None = None,
     unit: float = 1.0,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Backpropagation through time of one neuron layer, whatever arithmetic its forward pass used.
@@ -174,25 +188,26 @@ def through_time(
         threshold: scalar tensor.
         leak: factor per step; `settings.leak` is not read.
         initial: potential before the first step; only needed for the gradient of the leak.
+        mean_current: input current's mean over time, [B, ...], in the potentials' units; only needed for `RateGradient`.
 
     Returns:
         Gradients with respect to the input current in float units, [T, B, ...], to the threshold and to the leak (None
-        unless needed; always None for `BackwardRate`, which has neither).
+        unless needed; always None for surrogates without time, which have neither).
     """
-    if isinstance(surrogate, BackwardRate):
-        return grad_spikes_TB * spikes_TB.amax(0), None, None
+    if isinstance(surrogate, WithoutTime):
+        arguments = (grad_spikes_TB, potentials_TB, spikes_TB, threshold, leak, surrogate, mean_current, unit)
+        return _without_time(*arguments), None, None
     if isinstance(surrogate, Activation):
         raise SettingsError(
             f"surrogate '{surrogate.kind}': replaces the spiking forward of a float network; it is no backward pass"
         )
-    since_TB = steps_since_spike(spikes_TB) if isinstance(surrogate, SpikeTime) else None
-    normalised = isinstance(surrogate, SpikeTime) or surrogate.normalised
+    float_threshold = threshold / unit
+    slope_at, normalised = _slopes(surrogate, potentials_TB, spikes_TB, float_threshold, unit)
     soft, fire_first = settings.reset == "soft", settings.order == "fire-first"
     grad_current = torch.empty_like(potentials_TB)
     grad_state = torch.zeros_like(potentials_TB[0])  # with respect to x(t + 1)
     grad_threshold = torch.zeros_like(threshold) if need_threshold else None
     grad_leak = torch.zeros_like(threshold) if need_leak else None
-    float_threshold = threshold / unit
     for t in range(len(potentials_TB) - 1, -1, -1):
         # Step by step rather than for all steps at once: slices of one step stay in the cache.
         potential = potentials_TB[t] if unit == 1 else potentials_TB[t] / unit
@@ -207,13 +222,7 @@ def through_time(
         if not settings.detach_reset:
             through_reset = (float_threshold, grad_subtracted) if soft else (potential, grad_kept)
             grad_spike = torch.addcmul(grad_spike, *through_reset, value=-1)
-        if since_TB is not None:
-            assert isinstance(surrogate, SpikeTime)
-            slope = surrogate.derivative(since_TB[t])
-        else:
-            assert not isinstance(surrogate, SpikeTime)
-            slope = surrogate.derivative(potential / float_threshold - 1 if normalised else potential - float_threshold)
-        through_spike = slope.mul_(grad_spike)
+        through_spike = slope_at(t, potential).mul_(grad_spike)
         if normalised:
             through_spike = through_spike / float_threshold
         grad_potential = through_spike + (grad_kept if soft else torch.addcmul(grad_kept, grad_kept, spike, value=-1))
@@ -235,6 +244,58 @@ def through_time(
     if grad_threshold is not None and settings.initial_potential:
         grad_threshold += settings.initial_potential * grad_state.sum()
     return grad_current, grad_threshold, grad_leak
+
+
+def _slopes(
+    surrogate: Pointwise | AdaptiveSharpness | LayerSharpness | PotentialDependent | SpikeTime,
+    potentials_TB: Tensor,
+    spikes_TB: Tensor,
+    threshold: Tensor,
+    unit: float,
+) -> tuple[Callable[[int, Tensor], Tensor], bool]:
+    """Step t's ds/dz (a new tensor) from t and its potential in float units; and whether it is ds/dm, see surrogate.py.
+
+    threshold: in float units; the rest as for `through_time`.
+    """
+    match surrogate:
+        case SpikeTime():
+            since_TB = steps_since_spike(spikes_TB)
+            return lambda t, _: surrogate.derivative(since_TB[t]), True
+        case PotentialDependent():
+            sigma_TB = surrogate.deviations(potentials_TB) / unit
+            return lambda t, potential: surrogate.derivative(potential - threshold, sigma_TB[t]), False
+        case LayerSharpness():
+            return lambda t, potential: surrogate.derivative(potential - threshold, t), False
+        case AdaptiveSharpness():
+            return lambda _, potential: surrogate.derivative(potential - threshold), False
+    if surrogate.normalised:
+        return lambda _, potential: surrogate.derivative(potential / threshold - 1), True
+    return lambda _, potential: surrogate.derivative(potential - threshold), False
+
+
+def _without_time(
+    grad_spikes_TB: Tensor,
+    potentials_TB: Tensor,
+    spikes_TB: Tensor,
+    threshold: Tensor,
+    leak: Tensor | float,
+    surrogate: WithoutTime,
+    mean_current: Tensor | None,
+    unit: float,
+) -> Tensor:
+    """Gradient with respect to the input current; arguments as for `through_time`."""
+    match surrogate:
+        case BackwardRate():
+            return grad_spikes_TB * spikes_TB.amax(0)
+        case RateGradient():
+            assert mean_current is not None, "the gradient of the rate needs the mean input current"
+            factor: Tensor = surrogate.derivative(mean_current / threshold, leak) * unit / threshold
+            return grad_spikes_TB * factor
+        case TimeAveraged():
+            mean = torch.zeros_like(potentials_TB[0])
+            for grad_spike, potential in zip(grad_spikes_TB, potentials_TB, strict=True):
+                mean += surrogate.derivative((potential - threshold) / unit).mul_(grad_spike)
+            return (mean / len(potentials_TB)).expand_as(potentials_TB).contiguous()
 
 
 def _state_before(

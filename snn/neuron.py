@@ -1,8 +1,9 @@
 """A neuron layer: spikes from input currents, by the fused kernel where it applies, else in plain torch operations."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch.nn import functional as F
 
 from hardspike.snn.errors import DataError
 from hardspike.snn.membrane import MultiStep, NeuronSettings
-from hardspike.snn.surrogate import Pointwise, active_surrogate
+from hardspike.snn.surrogate import Pointwise, detaches_reset, surrogate_of
 
 Pool = tuple[int, int]
 _multi_step: Callable[..., tuple[Tensor, Tensor]] = MultiStep.apply
@@ -35,6 +36,7 @@ def fire(
     leak: Tensor | None = None,
     steps: int | None = None,
     pool: Pool = (1, 1),
+    layer: Hashable = None,
 ) -> Tensor:
     """Spikes of one neuron layer, or their average over windows.
 
@@ -44,6 +46,7 @@ def fire(
         settings: leak, reset, order, see there.
         leak: scalar tensor in place of `settings.leak`, where it trains.
         pool: average spikes of shape (C, H, W) over non-overlapping windows; rows and columns that fill none are dropped.
+        layer: tells this layer from others, for a surrogate that keeps a state of each (`SharpnessRun`).
 
     Returns:
         Spikes 0.0 or 1.0 (their means where pooled), [T, B, ...], in the dtype of `current_TB`; their gradient uses the
@@ -55,7 +58,7 @@ def fire(
             f"neuron: {len(current_TB)} steps of input current do not fit {steps} timesteps; give 1 or {steps}"
         )
     leak = threshold.new_tensor(settings.leak) if leak is None else leak
-    surrogate = active_surrogate()
+    settings, surrogate = _differentiated(settings), surrogate_of(layer)
     if _fused_allowed.get() and isinstance(surrogate, Pointwise) and current_TB.device.type == "cpu":
         from hardspike.snn import fused_neuron  # numba takes a second to import
 
@@ -68,6 +71,12 @@ def fire(
         return spikes_TB
     pooled_TB: Tensor = F.avg_pool2d(spikes_TB.flatten(0, 1), pool).unflatten(0, spikes_TB.shape[:2])
     return pooled_TB
+
+
+def _differentiated(settings: NeuronSettings) -> NeuronSettings:
+    """The settings with what the active `surrogate_gradient` block says of the reset."""
+    detach_reset = detaches_reset(settings.detach_reset)
+    return settings if detach_reset == settings.detach_reset else replace(settings, detach_reset=detach_reset)
 
 
 def rate(current: Tensor, threshold: Tensor, levels: int, offset: float) -> Tensor:
@@ -98,12 +107,13 @@ class Neuron(nn.Module):
     def forward(self, current_TB: Tensor, steps: int, pool: Pool = (1, 1)) -> Tensor:
         """Spikes [T, B, ...]; see `fire`."""
         self._keep_above_floor()
-        return fire(current_TB, self.threshold, self.settings, leak=self.leak, steps=steps, pool=pool)
+        return fire(current_TB, self.threshold, self.settings, leak=self.leak, steps=steps, pool=pool, layer=self)
 
     def continued(self, current_TB: Tensor, steps: int) -> Tensor:
         """The same, starting from the potential the last such call left behind (no gradient runs into it)."""
         self._keep_above_floor()
-        arguments = (current_TB, self.threshold, self.leak, self.carried, steps, self.settings, active_surrogate())
+        settings, surrogate = _differentiated(self.settings), surrogate_of(self)
+        arguments = (current_TB, self.threshold, self.leak, self.carried, steps, settings, surrogate)
         spikes_TB, self.carried = _multi_step(*arguments)
         return spikes_TB
 

@@ -1,23 +1,27 @@
 """Surrogate gradients: what stands for the derivative of the Heaviside spike in the backward pass.
 
 They are chosen per call with `surrogate_gradient`, not baked into a model, so that an attack can try many on one network.
-Three kinds:
+Five kinds:
 
 - pointwise: a function of z = v - threshold in float units of the membrane potential (arXiv 2311.09266 eq. 15-18), or,
   for the `normalised` ones, of m = v / threshold - 1, which brings a factor 1 / threshold (DIET-SNN, hybrid conversion);
-- of spike times: `SpikeTime` (hybrid conversion, ECCV 2020 eq. 4) and `BackwardRate` (SNN-RAT's BPTR);
+- adaptive: of widths that follow the potentials (`AdaptiveSharpness`, `PotentialDependent`, see adaptive_surrogate.py);
+- of spike times: `SpikeTime` (hybrid conversion, ECCV 2020 eq. 4);
+- without time: no gradient runs from step to step (`BackwardRate`, `RateGradient`, `TimeAveraged`);
 - substitutes: the forward pass itself runs without spikes (`Activation`: conversion-based attack of arXiv 2311.09266).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from hardspike.snn.adaptive_surrogate import AdaptiveSharpness, LayerSharpness, PotentialDependent, SharpnessRun
 from hardspike.snn.errors import SettingsError, unknown_name
 
 
@@ -142,6 +146,39 @@ class BackwardRate:
 
 
 @dataclass(frozen=True, slots=True)
+class RateGradient:
+    """Backward pass through the firing rate as a function of the input's mean over time (RGA, Bu et al., CVPR 2023).
+
+    A step's gradient passes times d rate / d mean input, the same at every step. With x = mean input / threshold that is
+    1 / threshold times 0.2 on [0, 1 - leak), (1 - 0.2 (1 - leak)) / (1 + leak) on [1 - leak, 2] and 0 elsewhere.
+    No temporal term, no threshold gradient. (At x = 1 - leak itself the authors' code adds both pieces.)
+    """
+
+    def derivative(self, share: Tensor, leak: Tensor | float) -> Tensor:
+        """d rate / dx; share: x."""
+        low = ((share >= 0) & (share < 1 - leak)).to(share.dtype)
+        high = ((share >= 1 - leak) & (share <= 2)).to(share.dtype)
+        return 0.2 * low + (1 - 0.2 * (1 - leak)) / (1 + leak) * high
+
+
+@dataclass(frozen=True, slots=True)
+class TimeAveraged:
+    """Every step gets the mean over steps of gradient times max(0, width - |u|) / width^2 (HART, Hao et al., ICLR 2024).
+
+    No temporal term, no threshold gradient. The authors tune the width per model from 0.10 to 2.45, on the attack's success
+    on test images; tune it on others.
+    """
+
+    width: float = 1.0
+
+    def __post_init__(self) -> None:
+        _positive(self, width=self.width)
+
+    def derivative(self, u: Tensor) -> Tensor:
+        return Triangular(self.width).derivative(u)
+
+
+@dataclass(frozen=True, slots=True)
 class Activation:
     """The forward pass runs without spikes on the same weights and batch-norm statistics, with neurons replaced by
 
@@ -154,7 +191,12 @@ class Activation:
 
 
 Pointwise = Triangular | Exponential | Rectangular | StraightThrough | Linear | NormalisedExponential
-Surrogate = Pointwise | SpikeTime | BackwardRate | Activation
+WithoutTime = BackwardRate | RateGradient | TimeAveraged
+# What one neuron layer differentiates its spikes with, and what may be asked of all of them.
+LayerSurrogate = (
+    Pointwise | AdaptiveSharpness | LayerSharpness | PotentialDependent | SpikeTime | WithoutTime | Activation
+)
+Surrogate = LayerSurrogate | SharpnessRun
 
 _KINDS: dict[str, Callable[..., Surrogate]] = {
     "triangular": Triangular,
@@ -165,6 +207,14 @@ _KINDS: dict[str, Callable[..., Surrogate]] = {
     "normalised-exponential": NormalisedExponential,
     "spike-time": SpikeTime,
     "backward-rate": BackwardRate,
+    "rate-gradient": RateGradient,
+    "hart": TimeAveraged,
+    "pdsg": PotentialDependent,
+    "assg": partial(AdaptiveSharpness, shape="atan"),
+    "assg-triangular": partial(AdaptiveSharpness, shape="triangular"),
+    "assg-rectangular": partial(AdaptiveSharpness, shape="rectangular"),
+    "assg-gaussian": partial(AdaptiveSharpness, shape="gaussian"),
+    "assg-sigmoid": partial(AdaptiveSharpness, shape="sigmoid"),
     "relu": lambda: Activation("relu"),
     "clip-floor": lambda: Activation("clip-floor"),
 }
@@ -190,18 +240,40 @@ def parse_surrogate(text: str) -> Surrogate:
         raise SettingsError(f"surrogate '{text}': '{rest}' is not a list of numbers; write e.g. '{kind}:0.5'") from None
 
 
-_active: ContextVar[Surrogate] = ContextVar("surrogate", default=Triangular(1.0))  # noqa: B039 - frozen
+@dataclass(frozen=True, slots=True)
+class _Block:
+    surrogate: Surrogate
+    detach_reset: bool | None
+
+
+_active: ContextVar[_Block] = ContextVar("surrogate", default=_Block(Triangular(1.0), None))  # noqa: B039 - frozen
 
 
 def active_surrogate() -> Surrogate:
     """The surrogate in force; the triangular one of width 1 unless a `surrogate_gradient` block says otherwise."""
-    return _active.get()
+    return _active.get().surrogate
+
+
+def surrogate_of(layer: Hashable) -> LayerSurrogate:
+    """The surrogate in force for one neuron layer, which `layer` tells from all others; to be asked in its forward pass."""
+    surrogate = active_surrogate()
+    return surrogate.of(layer) if isinstance(surrogate, SharpnessRun) else surrogate
+
+
+def detaches_reset(own: bool) -> bool:
+    """Whether the reset is left out of the gradient: as the `surrogate_gradient` block says, else `own`."""
+    said = _active.get().detach_reset
+    return own if said is None else said
 
 
 @contextmanager
-def surrogate_gradient(surrogate: Surrogate) -> Iterator[None]:
-    """Use `surrogate` in every neuron whose *forward* runs inside this block (its backward may run later)."""
-    token = _active.set(surrogate)
+def surrogate_gradient(surrogate: Surrogate, detach_reset: bool | None = None) -> Iterator[None]:
+    """Use `surrogate` in every neuron whose *forward* runs inside this block (its backward may run later).
+
+    detach_reset: leave the spike in the reset out of the gradient, or do not; None for what each network's neurons say. An
+    inner block replaces both.
+    """
+    token = _active.set(_Block(surrogate, detach_reset))
     try:
         yield
     finally:
