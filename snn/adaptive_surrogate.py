@@ -108,8 +108,8 @@ class AdaptiveSharpness:
 class SharpnessRun:
     """M and D of one attack run on a fixed batch, from `AdaptiveSharpness.begin`; use it as the active surrogate.
 
-    Each backward pass moves them on by one iteration; forward passes, with or without gradients, do not. Not for the batch
-    dimension alone: a run belongs to samples in their order, so a restart begins another and leavers are left out by `take`.
+    Each backward pass moves them on by one iteration; forward passes, with or without gradients, do not. The state belongs
+    to samples in their order: a restart begins another run, and `take` leaves samples out.
     """
 
     sharpness: AdaptiveSharpness

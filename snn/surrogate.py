@@ -255,9 +255,17 @@ def active_surrogate() -> Surrogate:
 
 
 def surrogate_of(layer: Hashable) -> LayerSurrogate:
-    """The surrogate in force for one neuron layer, which `layer` tells from all others; to be asked in its forward pass."""
+    """The surrogate in force for one neuron layer, which `layer` tells from all others; to be asked in its forward pass.
+
+    Raises:
+        SettingsError: the surrogate keeps a state of each layer, and `layer` is None.
+    """
     surrogate = active_surrogate()
-    return surrogate.of(layer) if isinstance(surrogate, SharpnessRun) else surrogate
+    if not isinstance(surrogate, SharpnessRun):
+        return surrogate
+    if layer is None:
+        raise SettingsError("neuron: layer = None is not allowed in a run of adaptive sharpness; give each layer its own")
+    return surrogate.of(layer)
 
 
 def detaches_reset(own: bool) -> bool:
