@@ -8,21 +8,28 @@ equals the chip's, bit for bit (tests compare with oracle.py and with Lava).
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hardspike.deploy.input_coding import append_constant_channels, check_messages
+from hardspike.deploy.fake_quantised import FakeQuantised
+from hardspike.deploy.input_coding import append_constant_channels, check_image_input, check_messages
 from hardspike.deploy.process_graph import GraphLayer, NeuronGroup, ProcessGraph, Synapse, magnitude_bound
 from hardspike.deploy.run_synapse import RunSynapse
 from hardspike.deploy.trace import States, Trace, count_events, join_traces
 from hardspike.hw_profiles.profile import Numerics
 from hardspike.snn.architecture import INPUT, Shape
-from hardspike.snn.data import check_images
-from hardspike.snn.errors import DataError
 from hardspike.snn.membrane import NeuronSettings, through_time
-from hardspike.snn.surrogate import LayerSurrogate, RateGradient, detaches_reset, surrogate_of
+from hardspike.snn.surrogate import (
+    Activation,
+    LayerSurrogate,
+    RateGradient,
+    active_surrogate,
+    detaches_reset,
+    surrogate_of,
+)
 
 FLOAT32_EXACT = 1 << 24
 
@@ -46,7 +53,7 @@ class _Dynamics:
         return (self.neurons.threshold + 1) << self.numerics.state_shift
 
     def kept(self, decay: int) -> float:
-        return (self.numerics.decay_one - decay) / self.numerics.decay_one
+        return self.numerics.kept(decay)
 
     def decayed(self, state: Tensor, decay: int) -> Tensor:
         """sign(x) * ((|x| * (2^D - decay)) >> D). Exact in float64."""
@@ -201,16 +208,18 @@ class Emulator(nn.Module):
         Logits are in the float network's units: final potential / (scale * 2^state_shift * T), or mean spikes per step.
         """
         contract = self.graph.input
-        if contract.coding != "graded":
-            raise DataError(f"input: coding '{contract.coding}' takes integers, not images; use run()")
-        check_images(images_BCHW.detach())
-        if tuple(images_BCHW.shape[1:]) != contract.shape:
-            raise DataError(
-                f"images: shape {tuple(images_BCHW.shape)} does not fit this network; it takes (batch, {contract.shape})"
-            )
+        check_image_input(images_BCHW.detach(), contract)
+        if isinstance(active_surrogate(), Activation):
+            logits: Tensor = self._without_spikes(images_BCHW)
+            return logits
         messages = _round(images_BCHW * contract.message_max)
         output = self._propagate(append_constant_channels(messages, contract))
         return output.to(images_BCHW.dtype) / self.logit_unit
+
+    @cached_property
+    def _without_spikes(self) -> FakeQuantised:
+        """What runs under an `Activation`: neurons without spikes have no integers."""
+        return FakeQuantised(self.graph)
 
     @property
     def logit_unit(self) -> float:

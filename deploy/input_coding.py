@@ -14,18 +14,20 @@ def quantize_images(images: Tensor, bits: int) -> Tensor:
     return torch.floor(images.double() * top + 0.5).div(top).to(images.dtype)
 
 
-def encode_images(images_BCHW: Tensor, contract: InputContract) -> Tensor:
-    """Integer messages of images, int64 of shape (B, C, H, W) without constant channels.
-
-    Raises DataError for images of another shape, NaN, values outside [0, 1], or an input that does not take images.
-    """
-    check_images(images_BCHW)
+def check_image_input(images_BCHW: Tensor, contract: InputContract) -> None:
+    """Raise DataError for images of another shape, NaN, values outside [0, 1], or an input that does not take images."""
     if contract.coding != "graded":
         raise DataError(f"input: coding '{contract.coding}' takes integers, not images; encode them yourself")
+    check_images(images_BCHW)
     if tuple(images_BCHW.shape[1:]) != contract.shape:
         raise DataError(
             f"images: shape {tuple(images_BCHW.shape)} does not fit this network; it takes (batch, {contract.shape})"
         )
+
+
+def encode_images(images_BCHW: Tensor, contract: InputContract) -> Tensor:
+    """Integer messages of images, int64 of shape (B, C, H, W) without constant channels. Raises as `check_image_input`."""
+    check_image_input(images_BCHW, contract)
     return torch.floor(images_BCHW.double() * contract.message_max + 0.5).long()
 
 

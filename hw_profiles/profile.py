@@ -47,6 +47,10 @@ class Numerics:
         """The decay that forgets everything in one step; 0 forgets nothing."""
         return 1 << self.decay_bits
 
+    def kept(self, decay: int) -> float:
+        """Share of a state that is left after one step of `decay`, before rounding."""
+        return (self.decay_one - decay) / self.decay_one
+
     @property
     def input_max(self) -> int:
         """Largest synaptic input (unit `weight`) that does not wrap when it becomes a current."""
