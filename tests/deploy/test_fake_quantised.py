@@ -149,8 +149,10 @@ def test_gradient_is_the_emulators(text: str, detach_reset: bool) -> None:
         cosine = float((exact * found).sum() / exact.norm() / found.norm())
         if case in MEMORY:  # a few spikes differ
             assert cosine > 0.97
+        elif text in JUMPS:
+            assert cosine > 0.99
         else:
-            torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-4 * float(exact.abs().max()))
+            torch.testing.assert_close(found, exact, rtol=3e-4, atol=3e-4 * float(exact.abs().max()))
 
 
 def _loop_without_spikes(graph: ProcessGraph, images: torch.Tensor, kind: str) -> torch.Tensor:
