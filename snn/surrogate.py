@@ -264,7 +264,9 @@ def surrogate_of(layer: Hashable) -> LayerSurrogate:
     if not isinstance(surrogate, SharpnessRun):
         return surrogate
     if layer is None:
-        raise SettingsError("neuron: layer = None is not allowed in a run of adaptive sharpness; give each layer its own")
+        raise SettingsError(
+            "neuron: layer = None is not allowed in a run of adaptive sharpness; give each layer its own"
+        )
     return surrogate.of(layer)
 
 
