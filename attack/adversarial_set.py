@@ -1,12 +1,13 @@
 """Adversarial sets on disk: the images as the attack left them, what broke each, and what they were made from."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
 
-from hardspike.attack.evaluate import Evaluation
+from hardspike.attack.check import Check
+from hardspike.attack.evaluation import Evaluation
 from hardspike.snn.checkpoint import load_tensors, save_tensors
 from hardspike.snn.data import ImageSet
 from hardspike.snn.errors import FileError
@@ -16,16 +17,16 @@ KIND = "adversarial set"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AdversarialSet:
-    """target: the network it was made on. zero_gradient: share of images without any gradient (see masking.py).
+    """target: the network it was made on. identity: what the set depends on; a set of another identity is not continued.
 
-    identity: what the set depends on; a set of another identity is made again.
+    checks: signs of gradient masking, once all members have run (see masking.py).
     """
 
     target: str
     evaluation: Evaluation
     clean: ImageSet
-    zero_gradient: float
     identity: str
+    checks: tuple[Check, ...] = ()
 
     def first(self, count: int) -> "AdversarialSet":
         """The first `count` images."""
@@ -48,7 +49,10 @@ def save_adversarial_set(path: Path, adversarial: AdversarialSet) -> None:
         "eps": made.eps,
         "seed": made.seed,
         "num_classes": adversarial.clean.num_classes,
-        "zero_gradient": adversarial.zero_gradient,
+        "norm": made.norm,
+        "tried": made.tried,
+        "seconds": made.seconds,
+        "checks": [asdict(check) for check in adversarial.checks],
         "identity": adversarial.identity,
     }
     save_tensors(path, tensors, {"kind": KIND, "facts": json.dumps(facts)})
@@ -60,9 +64,17 @@ def load_adversarial_set(path: Path) -> AdversarialSet:
     try:
         facts = json.loads(metadata["facts"])
         evaluation = Evaluation(
-            tuple(facts["members"]), facts["eps"], facts["seed"], tensors["images"], tensors["broken_by"]
+            members=tuple(facts["members"]),
+            eps=facts["eps"],
+            norm=facts["norm"],
+            seed=facts["seed"],
+            images=tensors["images"],
+            broken_by=tensors["broken_by"],
+            tried=tuple(facts["tried"]),
+            seconds=tuple(facts["seconds"]),
         )
         clean = ImageSet(tensors["clean"], tensors["labels"], facts["num_classes"])
-        return AdversarialSet(facts["target"], evaluation, clean, facts["zero_gradient"], facts["identity"])
+        checks = tuple(Check(**check) for check in facts["checks"])
+        return AdversarialSet(facts["target"], evaluation, clean, facts["identity"], checks)
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise FileError(f"{path}: not a readable {KIND} ({error}); it is damaged or of another version") from None

@@ -1,53 +1,69 @@
 """Which attacks are run, on which of a run's networks, on how many test images."""
 
+import re
+import zlib
 from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
 
-from hardspike.attack.members import Member, parse_member
+from hardspike.attack.ball import Norm
+from hardspike.attack.members import Member, require_norm
+from hardspike.attack.suites import SUITES, parse_suite
+from hardspike.snn.errors import SettingsError
 from hardspike.snn.ranges import require
 
-TARGETS = ("ann", "snn", "deployed")
-# The stronger surrogates first: what they break costs the later ones nothing.
-DEFAULT_MEMBERS = (
-    "fgsm",
-    "rfgsm",
-    "pgd20/exponential:1,2",
-    "pgd20/rectangular:1",
-    "pgd20/triangular:0.5",
-    "pgd20/triangular:1",
-    "pgd20/straight-through",
-)
+# `quantised` is the float network on the chip's integer grids, `deployed` the integer network itself.
+TARGETS = ("ann", "snn", "quantised", "deployed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttackSettings:
-    """eps: L-infinity budgets in units of [0, 1]. images: how many test images, from the first. seed: of the random starts.
+    """eps: budgets in units of [0, 1], of the `norm`. images: how many test images, from the first. seed: of all random numbers.
 
-    members: attacks in order, each only on the images that still stand. targets: the networks that are attacked white-box.
+    suite: `fast`, `standard` or `strong`; members: attacks in order, in place of a suite's, each only on images that still
+    stand. targets: the networks that are attacked white-box.
+    tune_images: validation images on which adaptive surrogates choose their parameter; 0 leaves them the published one.
     """
 
     eps: tuple[float, ...] = (0.05, 0.1)
     images: int = 360
-    members: tuple[str, ...] = DEFAULT_MEMBERS
+    norm: Norm = "linf"
+    suite: Literal["fast", "standard", "strong"] = "fast"
+    members: tuple[str, ...] = ()
     targets: tuple[str, ...] = TARGETS
     seed: int = 0
+    tune_images: int = 128
 
     def __post_init__(self) -> None:
-        require("attack.eps", self.eps, bool(self.eps) and all(0 < e < 1 for e in self.eps), "give values in (0, 1)")
+        in_range = all(e > 0 if self.norm == "l2" else 0 < e < 1 for e in self.eps)
+        allowed = "give positive values" if self.norm == "l2" else "give values in (0, 1)"
+        require("attack.eps", self.eps, bool(self.eps) and in_range, allowed)
         require("attack.eps", self.eps, len(set(self.eps)) == len(self.eps), "give each value once")
         require("attack.images", self.images, self.images >= 1, "use 1 or more")
-        require("attack.members", self.members, bool(self.members), "name at least one attack, e.g. pgd20")
+        require("attack.tune_images", self.tune_images, self.tune_images >= 0, "use 0 (no tuning) or more")
+        require("attack.suite", self.suite, self.suite in SUITES, f"choose from {', '.join(SUITES)}")
+        require("attack.seed", self.seed, 0 <= self.seed < 2**31, "choose from 0 to 2147483647")
         known = set(self.targets) <= set(TARGETS) and len(set(self.targets)) == len(self.targets) > 0
         require("attack.targets", self.targets, known, f"choose from {', '.join(TARGETS)}")
-        self.parsed()
+        require_norm(self.parsed(), self.norm)
+        unknown = set(self.sources()) - set(TARGETS)
+        require("attack.members", self.members, not unknown, f"transfer from {', '.join(TARGETS)}, e.g. pgd20@ann")
+
+    def sources(self) -> tuple[str, ...]:
+        """Networks that members transfer from."""
+        return tuple(dict.fromkeys(member.source for member in self.parsed() if member.source))
+
+    def label(self) -> str:
+        """Names an evaluation by what its sets depend on, apart from network and budget."""
+        suite = f"members-{zlib.crc32(' '.join(self.members).encode()):08x}" if self.members else self.suite
+        return f"{suite}-{self.norm}-n{self.images}-seed{self.seed}"
 
     def parsed(self) -> tuple[Member, ...]:
-        return tuple(parse_member(name) for name in self.members)
+        return parse_suite(self.members or self.suite)
 
-    def members_for(self, target: str) -> tuple[Member, ...]:
-        """All of them; for the ANN, which has no spikes, those that differ in more than their surrogate."""
-        if target != "ann":
-            return self.parsed()
-        distinct = {
-            (member.kind, member.steps): parse_member(member.name.partition("/")[0]) for member in self.parsed()
-        }
-        return tuple(distinct.values())
+
+def budget(text: str) -> float:
+    """A budget as people write it: `0.1`, `8/255`. Raises SettingsError for anything else."""
+    if not re.fullmatch(r"\d+\s*/\s*[1-9]\d*|\d*\.?\d+(e-?\d+)?", text.strip()):
+        raise SettingsError(f"eps = '{text}' is not allowed; write a number or a fraction, e.g. 0.1 or 8/255")
+    return float(Fraction(text.replace(" ", "")))

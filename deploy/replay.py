@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from hardspike.attack.adversarial_set import AdversarialSet
-from hardspike.attack.evaluate import ROUNDING, predict
-from hardspike.attack.gradient import Logits, project
-from hardspike.attack.members import uniform_noise
+from hardspike.attack.ball import Ball
+from hardspike.attack.evaluation import member_seed, predict
+from hardspike.attack.gradient import Logits
+from hardspike.attack.problem import SampleDraws
 from hardspike.deploy.input_coding import encode_images, quantize_images
 from hardspike.deploy.process_graph import ProcessGraph
 from hardspike.deploy.trace import Backend, Trace
@@ -71,23 +72,15 @@ class Replayed:
 
 def on_grid_inside_ball(images: Tensor, clean: Tensor, eps: float, bits: int) -> Tensor:
     """Nearest grid values k / (2^bits - 1) within eps of `clean`; the clean pixel's own grid value where the ball holds none."""
-    top = (1 << bits) - 1
-    center = clean.double()
-    slack = ROUNDING * top  # a bound that lies on the grid must not be lost to the images' float32
-    lowest = torch.ceil((center - eps).clamp(0, 1) * top - slack)
-    highest = torch.floor((center + eps).clamp(0, 1) * top + slack)
-    nearest = torch.floor(images.double() * top + 0.5)
-    inside = torch.minimum(torch.maximum(nearest, lowest), highest)
-    own = torch.floor(center * top + 0.5)
-    return (torch.where(lowest > highest, own, inside) / top).to(images.dtype)
+    return Ball.around(clean, eps, grid=(1 << bits) - 1).rounded(images)
 
 
 def replay_sets(clean: ImageSet, attacks: list[AdversarialSet], seed: int) -> list[ReplaySet]:
     """Clean images, then per budget noise of the same size (each pixel moved by +eps or -eps) and every attack."""
     sets = [ReplaySet(origin=SetOrigin(name="clean", kind="clean"), images=clean.images, clean=clean)]
     for eps in sorted({made.evaluation.eps for made in attacks}):
-        signs = (2 * uniform_noise(clean.images.shape, seed) - 1).sign()
-        noisy = project(clean.images + eps * signs, clean.images, eps)
+        draws = SampleDraws(member_seed(seed, "noise"), torch.arange(len(clean)))
+        noisy = Ball.around(clean.images, eps).corner(draws.uniform(0, clean.images))
         origin = SetOrigin(name=f"noise eps {eps:g}", kind="noise", eps=eps)
         sets.append(ReplaySet(origin=origin, images=noisy, clean=clean))
         for made in attacks:

@@ -1,24 +1,23 @@
 """Every number of a report, computed once: `report.json` holds them, the page only shows them."""
 
-import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from hardspike.attack.adversarial_set import AdversarialSet
-from hardspike.attack.masking import masking_checks
+from hardspike.attack.check import Check
+from hardspike.attack.evaluation import interval
 from hardspike.deploy.compare import Equality
+from hardspike.deploy.deployed_robustness import DeployedRobustness, across_networks, deployed_robustness
 from hardspike.deploy.energy import EnergyInterval, neuron_updates, price, sum_layers
 from hardspike.deploy.process_graph import ProcessGraph
 from hardspike.deploy.quantize import LayerFit
 from hardspike.deploy.replay import Replayed
 from hardspike.hw_profiles.profile import Profile
 from hardspike.snn.network import SpikingNetwork, num_neurons, num_parameters
-
-Z_95 = 1.959964
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -42,9 +41,8 @@ def proportion(right: Tensor) -> dict[str, Any]:
     """Share of True with its 95 % Wilson interval; `right`: bool [N]."""
     n = len(right)
     p = float(right.double().mean())
-    center = (p + Z_95**2 / (2 * n)) / (1 + Z_95**2 / n)
-    half = Z_95 * math.sqrt(p * (1 - p) / n + Z_95**2 / (4 * n * n)) / (1 + Z_95**2 / n)
-    return {"value": p, "low": max(0.0, center - half), "high": min(1.0, center + half), "n": n}
+    low, high = interval(p, n)
+    return {"value": p, "low": low, "high": high, "n": n}
 
 
 def distribution(values: Tensor) -> dict[str, float]:
@@ -64,7 +62,7 @@ def network_numbers(result: NetworkResult, costs: Profile) -> dict[str, Any]:
     graph = result.graph
     clean = _only(result.replayed, kind="clean")[0]
     budgets = sorted({made.evaluation.eps for made in result.attacks})
-    robust = [_budget(result, clean, eps) for eps in budgets]
+    robust = [_budget(result, eps) for eps in budgets]
     return {
         "name": result.name,
         "training": result.training,
@@ -97,12 +95,8 @@ def _only(replayed: Sequence[Replayed], *, kind: str, eps: float | None = None) 
     return [r for r in replayed if r.origin.kind == kind and eps in (None, r.origin.eps)]
 
 
-def _budget(result: NetworkResult, clean: Replayed, eps: float) -> dict[str, Any]:
-    """Robust accuracy at one budget: each network under attacks made on it, and the deployed one under all of them.
-
-    Worst case: an image counts only if the deployed network gets it right clean, under its own attacks as the attacker left
-    them, and under every replayed set on the 8-bit grid.
-    """
+def _budget(result: NetworkResult, eps: float) -> dict[str, Any]:
+    """Robust accuracy at one budget: each network under attacks made on it, and the deployed one under all of them."""
     made = {attack.target: attack.evaluation for attack in result.attacks if attack.evaluation.eps == eps}
     entry: dict[str, Any] = {"eps": eps, "white_box": {}, "members": {}}
     for target, evaluation in made.items():
@@ -110,13 +104,7 @@ def _budget(result: NetworkResult, clean: Replayed, eps: float) -> dict[str, Any
         entry["white_box"][target] = proportion(standing)
         entry["members"][target] = evaluation.accuracy_after()
         entry["seed"] = evaluation.seed
-    worst = clean.right_deployed.clone()
-    replayed = _only(result.replayed, kind="attack", eps=eps)
-    for one in replayed:
-        worst &= one.right_deployed
-    if "deployed" in made:
-        worst &= (made["deployed"].broken_by == -1)[: len(worst)]
-    entry["deployed_worst_case"] = proportion(worst)
+    entry["deployed_worst_case"] = proportion(_deployed(result, eps).standing)
     entry["noise"] = {r.origin.name: _three(r) for r in _only(result.replayed, kind="noise", eps=eps)}
     return entry
 
@@ -169,30 +157,22 @@ def _energy(interval: EnergyInterval) -> dict[str, Any]:
     }
 
 
-def _checks(result: NetworkResult, budgets: list[float]) -> list[Any]:
+def _deployed(result: NetworkResult, eps: float) -> DeployedRobustness:
+    own = next((m.evaluation for m in result.attacks if m.target == "deployed" and m.evaluation.eps == eps), None)
+    return deployed_robustness(result.replayed, own, eps)
+
+
+def _checks(result: NetworkResult, budgets: list[float]) -> list[Check]:
     """Masking checks of the deployed network; none where it was not attacked itself."""
-    own = {made.evaluation.eps: made for made in result.attacks if made.target == "deployed"}
-    if not own:
-        return []
-
-    def lowest(kind: str, eps: float, *, others: bool = False) -> float | None:
-        values = [
-            float(r.right_deployed.double().mean())
-            for r in _only(result.replayed, kind=kind, eps=eps)
-            if not others or r.origin.made_on != "deployed"
-        ]
-        return min(values) if values else None
-
-    noise = {eps: lowest("noise", eps) for eps in budgets}
-    transferred = {eps: lowest("attack", eps, others=True) for eps in budgets}
-    floats = {made.evaluation.eps: made.evaluation.robust_accuracy for made in result.attacks if made.target == "snn"}
-    return masking_checks(
-        robust={eps: made.evaluation.robust_accuracy for eps, made in own.items()},
-        noise={eps: value for eps, value in noise.items() if value is not None},
-        transferred={eps: value for eps, value in transferred.items() if value is not None},
-        float_robust=floats,
-        zero_gradients=max(made.zero_gradient for made in own.values()),
-    )
+    floats = {made.evaluation.eps: made.evaluation for made in result.attacks if made.target == "snn"}
+    noise = {r.origin.eps: float(r.right_deployed.double().mean()) for r in result.replayed if r.origin.kind == "noise"}
+    own = [
+        replace(check, name=f"{check.name} at eps {made.evaluation.eps:g}")
+        for made in result.attacks
+        if made.target == "deployed"
+        for check in made.checks
+    ]
+    return across_networks([_deployed(result, eps) for eps in budgets], floats, noise) + own
 
 
 def examples(result: NetworkResult, count: int) -> list[dict[str, Any]]:

@@ -52,11 +52,17 @@ EQUALITIES = {
 }
 # By the start of a check's name: why it would be a bad sign.
 CHECKS = {
-    "noise beats": "An attack that does worse than random noise is broken.",
+    "noise": "Random noise should not find what an attack that sees the network has missed.",
     "transfer beats": "Attacks made on another network should not work better than attacks that see this one.",
+    "black box or transfer": "Attacks that see less of the network should not find what those that see all have missed.",
     "deployed looks more robust": "Rounding to integers hides gradients more easily than it adds robustness.",
     "a larger budget": "An attacker who may change more can always do at least as much.",
     "gradients vanish": "Where the gradient is zero, the attacks had nothing to follow.",
+    "iterative attack weaker": "Twenty steps should find at least what one step does.",
+    "an unbounded attack": "An attacker who may change everything must always succeed.",
+    "outputs are random": "A network with noise of its own must be attacked over its average.",
+    "logits are saturated": "Where the loss is exactly zero, it has no gradient to follow.",
+    "one surrogate alone": "Attacks with a single surrogate gradient would overestimate this network.",
 }
 BINDING = {
     "mixed_weight": "largest weight, both signs",

@@ -14,6 +14,8 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
+from hardspike.attack.settings import AttackSettings, budget
+from hardspike.attack_summary import attack_summary
 from hardspike.comparison import COLUMNS, comparison, markdown, values
 from hardspike.convert.onnx_out import save_onnx
 from hardspike.dry_run import dry_run
@@ -24,10 +26,10 @@ from hardspike.show import Bars, show_dry_run, table
 from hardspike.snn.atomic import write_text
 from hardspike.snn.checkpoint import load_network
 from hardspike.snn.errors import HardspikeError, SettingsError
+from hardspike.snn.parallel import current_group
 from hardspike.snn.progress import Silent
-from hardspike.summary import summary
+from hardspike.summary import Summary, summary
 from hardspike.sweep import jobs, run_jobs
-from hardspike.train.parallel import current_group
 
 RunPath = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(name="run", help="Folder of the run, e.g. runs/digits.")]
 FAILED, BAD_USAGE = 1, 2
@@ -107,7 +109,27 @@ class Verify(Stage):
 
 @dataclass(frozen=True, kw_only=True)
 class Attack(Stage):
-    """Attack ANN, float SNN and the deployed integer network white-box; save the adversarial sets (stage 5)."""
+    """Attack ANN, float SNN, its fake-quantised form and the deployed integer network; save the adversarial sets (stage 5).
+
+    With any of the options below it is another evaluation than the recipe's, which stays as it is: its sets are kept beside
+    the recipe's, and the same command continues it where it was stopped. Ends with the deployed robust accuracy: the integer
+    network under its own attacks and under those made on every network it came from. See docs/attacks.md.
+    """
+
+    suite: Annotated[str | None, tyro.conf.arg(metavar="fast|standard|strong")] = None
+    """Which attacks; the recipe's own otherwise."""
+    eps: Annotated[tuple[str, ...], tyro.conf.arg(metavar="EPS ...")] = ()
+    """Budgets in units of [0, 1], also as fractions: 2/255 4/255 8/255."""
+    norm: Annotated[str | None, tyro.conf.arg(metavar="linf|l2")] = None
+    """Norm of the budget."""
+    members: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
+    """Attacks by name in place of a suite's, e.g. pgd20/triangular:0.5 sa-pgd100/assg square1000 pgd20@ann."""
+    targets: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NETWORK ...")] = ()
+    """Networks to attack: ann, snn, quantised, deployed."""
+    images: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """How many test images, from the first."""
+    seed: Annotated[int | None, tyro.conf.arg(metavar="SEED")] = None
+    """Of the attacks' random numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,7 +246,7 @@ def _execute(command: Output, console: Console) -> int:
         _work(command, pipeline)
     if not current_group().leads:
         return 0
-    result = summary(_name(command), folder, folder.replay_label(*_replay_choice(command, folder)))
+    result = _result(command, folder)
     out = Console()
     if command.json:
         sys.stdout.write(json.dumps(result.values, indent=2) + "\n")
@@ -234,6 +256,12 @@ def _execute(command: Output, console: Console) -> int:
         for line in result.lines:
             out.print(line, markup=False, highlight=False, soft_wrap=True)
     return 0 if result.holds else FAILED
+
+
+def _result(command: Output, folder: RunFolder) -> Summary:
+    if isinstance(command, Attack):
+        return attack_summary(folder, *attack_choice(command, folder))
+    return summary(_name(command), folder, folder.replay_label(*_replay_choice(command, folder)))
 
 
 def _sweep(command: Sweep, console: Console) -> int:
@@ -298,12 +326,35 @@ def _replay_choice(command: Output, folder: RunFolder) -> tuple[str, int]:
     return own.backend, own.images
 
 
+def attack_choice(command: Attack, folder: RunFolder) -> tuple[AttackSettings, str]:
+    """The settings of an evaluation, and the name of its folder: '' where they are the recipe's own."""
+    own = folder.recipe.attack
+    given: dict[str, Any] = {
+        "suite": command.suite,
+        "members": command.members or (() if command.suite else None),
+        "norm": command.norm,
+        "targets": command.targets or None,
+        "images": command.images,
+        "seed": command.seed,
+        "eps": tuple(budget(text) for text in command.eps) or None,
+    }
+    settings = replace(own, **{key: value for key, value in given.items() if value is not None})
+    return settings, "" if settings == own else settings.label()
+
+
 def _work(command: Output, pipeline: Pipeline) -> None:
     if isinstance(command, Run):
         pipeline.run_all()
     elif isinstance(command, Replay) and (command.backend is not None or command.images is not None):
         pipeline.require("replay")
         pipeline.replay_on(*_replay_choice(command, pipeline.folder))
+    elif isinstance(command, Attack) and attack_choice(command, pipeline.folder)[1]:
+        if command.redo:
+            raise SettingsError(
+                "attack: --redo is of the recipe's own evaluation; remove the folder of this one instead"
+            )
+        pipeline.require("attack")
+        pipeline.attack_with(*attack_choice(command, pipeline.folder))
     else:
         assert isinstance(command, Stage | Train)
         pipeline.run((_name(command),), redo=command.redo)

@@ -85,7 +85,8 @@ def markdown(rows: Sequence[Row], jobs: Sequence[Job], command: str) -> str:
     lines += ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
     lines += ["| " + " | ".join(row.cells()) + " |" for row in rows]
     if rows:
-        members = RunFolder.open(next(job for job in jobs if job.is_complete()).folder).recipe.attack.members
+        attack = RunFolder.open(next(job for job in jobs if job.is_complete()).folder).recipe.attack
+        members = [member.name for member in attack.parsed()]
         commits = sorted({commit for row in rows for commit in row.commits})
         minutes = sum(sum(row.seconds) for row in {row.method: row for row in rows}.values()) / 60
         lines += [

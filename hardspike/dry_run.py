@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from hardspike.attack.gradient import cross_entropy, gradient
+from hardspike.attack.masking import distinct
 from hardspike.recipe import Recipe
 from hardspike.snn.data import ImageSet, Splits
 from hardspike.snn.data_facts import ExpectedSplits, expected_splits
@@ -344,14 +345,16 @@ class _Plan:
         images = min(settings.images, self.data.test)
         seconds = {}
         for target in settings.targets:
-            if target == "deployed":
+            if target in ("quantised", "deployed"):
                 continue
             measured = ann if target == "ann" else snn
             assert measured is not None
             total = measured.forward
-            for member in settings.members_for(target):
+            for member in distinct(settings.parsed()) if target == "ann" else settings.parsed():
                 plain = isinstance(member.surrogate, Activation) and target == "snn"  # runs once, without timesteps
                 share = self.work.per_step / self.work.per_image(self.steps["convert"]) if plain else 1.0
-                total += attack_passes(member).forward * measured.image_gradient * share + measured.forward
+                passes = attack_passes(member)
+                total += passes.image_gradient * measured.image_gradient * share
+                total += (passes.forward - passes.image_gradient + 1) * measured.forward
             seconds[target] = total * images * len(settings.eps)
         return {"images": images, "budgets": len(settings.eps), "seconds": seconds}

@@ -9,16 +9,14 @@ from typing import Any
 
 import torch
 
-from hardspike.attack.adversarial_set import AdversarialSet, load_adversarial_set, save_adversarial_set
-from hardspike.attack.evaluate import accuracy, evaluate
-from hardspike.attack.gradient import Logits
-from hardspike.attack.masking import zero_gradient_share
+from hardspike.attack.evaluation import accuracy
+from hardspike.attack.settings import AttackSettings
+from hardspike.attack_stage import attack_networks
 from hardspike.control_process import ControlProcess
 from hardspike.convert.conversion import converted
 from hardspike.convert.given_network import given_network
 from hardspike.deploy.backends import make_backend
 from hardspike.deploy.compile import compile_network
-from hardspike.deploy.emulator import Emulator
 from hardspike.deploy.energy import NOT_PRICED
 from hardspike.deploy.graph_file import load_graph, save_graph
 from hardspike.deploy.netx_file import write_netx
@@ -35,12 +33,12 @@ from hardspike.snn.checkpoint import load_network, save_network
 from hardspike.snn.data import Splits, load_dataset
 from hardspike.snn.errors import FileError, SettingsError
 from hardspike.snn.network import SpikingNetwork
+from hardspike.snn.parallel import Group, current_group
 from hardspike.snn.progress import Progress, Silent
 from hardspike.snn.ranges import require
 from hardspike.tensorboard import Board
 from hardspike.train.first_network import first_network
 from hardspike.train.loop import fit
-from hardspike.train.parallel import Group, current_group
 from hardspike.train.settings import FitSettings
 
 
@@ -77,8 +75,8 @@ class Pipeline:
     def _run_own(self, stages: tuple[str, ...], *, redo: bool) -> None:
         torch.set_num_threads(self.folder.recipe.threads)
         group = current_group()
-        for stage in stages if group.leads else [stage for stage in stages if stage in TRAINED]:
-            together = group if stage in TRAINED else Group()
+        for stage in stages if group.leads else [stage for stage in stages if stage in SHARED]:
+            together = group if stage in SHARED else Group()
             together.wait()
             if self.folder.finished(stage) and not redo:
                 continue
@@ -184,29 +182,12 @@ class Pipeline:
         write_json(self.folder.equalities, [asdict(row) for row in rows])
 
     def attack(self) -> None:
-        settings = self.folder.recipe.attack
-        data = self.splits().test.first(settings.images)
-        for target, load in self._targets().items():
-            members = settings.members_for(target)
-            for eps in settings.eps:
-                path = self.folder.attack_set(target, eps)
-                identity = f"{self.folder.key('attack')} {target} {eps}"
-                self.progress.begin(f"attack {target} eps {eps:g}", len(members) * len(data))
-                if path.exists() and load_adversarial_set(path).identity == identity:
-                    self.progress.advance(len(members) * len(data), "already there")
-                    continue
-                logits = load()  # for every budget anew: its noise, if it has any, starts from its seed
-                made = evaluate(
-                    logits,
-                    data,
-                    members,
-                    eps=eps,
-                    seed=settings.seed,
-                    progress=lambda done, robust: self.progress.advance(done, f"robust accuracy {robust:.3f}"),
-                )
-                zero = zero_gradient_share(logits, data, members)
-                save_adversarial_set(path, AdversarialSet(target, made, data, zero, identity))
-                self.folder.log("attack", {"target": target, "eps": eps, "robust_accuracy": made.robust_accuracy})
+        attack_networks(self.folder, self.folder.recipe.attack, "", self.splits(), self.progress)
+
+    def attack_with(self, settings: AttackSettings, label: str) -> None:
+        """Another evaluation than the recipe's own; its sets stay beside the recipe's, under `label`."""
+        torch.set_num_threads(self.folder.recipe.threads)
+        attack_networks(self.folder, settings, label, self.splits(), self.progress)
 
     def replay(self) -> None:
         settings = self.folder.recipe.replay
@@ -279,15 +260,6 @@ class Pipeline:
             },
         }
 
-    def _targets(self) -> dict[str, Callable[[], Logits]]:
-        device = self.folder.recipe.device
-        networks: dict[str, Callable[[], Logits]] = {
-            "ann": lambda: load_network(self.folder.ann).to(device).on_cpu_images(),
-            "snn": lambda: load_network(self.folder.snn).to(device).on_cpu_images(),
-            "deployed": lambda: Emulator(load_graph(self.folder.graph)),
-        }
-        return {target: networks[target] for target in self.folder.recipe.attack.targets}
-
     def _watch(self, stage: str, epochs: int) -> Callable[[dict[str, Any]], None]:
         self.progress.begin(stage, epochs)
         seen = 0
@@ -323,7 +295,7 @@ class _Named:
 
 
 # Stages that several processes under torchrun do together; the others are the leader's.
-TRAINED = ("train", "convert")
+SHARED = ("train", "convert", "attack")
 STAGE_FUNCTIONS: dict[str, Callable[[Pipeline], None]] = {
     "train": Pipeline.train,
     "convert": Pipeline.convert,

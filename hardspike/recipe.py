@@ -93,7 +93,11 @@ class Recipe:
             "use none exactly where train.time_steps gives a spiking network",
         )
         # A network that does not exist is no target.
-        missing = {"ann": self.train.time_steps > 0, "deployed": not self.deploy.enabled}
+        missing = {
+            "ann": self.train.time_steps > 0,
+            "quantised": not self.deploy.enabled,
+            "deployed": not self.deploy.enabled,
+        }
         targets = tuple(target for target in self.attack.targets if not missing.get(target))
         require("attack.targets", self.attack.targets, bool(targets), "none of these networks is made by this recipe")
         object.__setattr__(self, "attack", replace(self.attack, targets=targets))

@@ -1,6 +1,7 @@
 """What finished stages left in a run folder, read back."""
 
 from hardspike.attack.adversarial_set import AdversarialSet, load_adversarial_set
+from hardspike.attack.settings import AttackSettings
 from hardspike.deploy.compare import Equality
 from hardspike.deploy.quantize import LayerFit
 from hardspike.deploy.replay import Replayed
@@ -19,10 +20,13 @@ def equalities(folder: RunFolder) -> list[Equality]:
     return [Equality(**row) for row in read_json(folder.equalities, "the verify stage's table")]
 
 
-def adversarial_sets(folder: RunFolder) -> list[AdversarialSet]:
-    """Of stage `attack`, by target, then budget, as the recipe lists them."""
-    settings = folder.recipe.attack
-    return [load_adversarial_set(folder.attack_set(target, eps)) for target in settings.targets for eps in settings.eps]
+def adversarial_sets(
+    folder: RunFolder, settings: AttackSettings | None = None, label: str = ""
+) -> list[AdversarialSet]:
+    """Of stage `attack`, or of another evaluation, by target, then budget, as the settings list them."""
+    settings = settings or folder.recipe.attack
+    paths = [folder.attack_set(target, eps, label) for target in settings.targets for eps in settings.eps]
+    return [load_adversarial_set(path) for path in paths]
 
 
 def replayed_sets(folder: RunFolder, label: str) -> list[Replayed]:

@@ -57,8 +57,9 @@ class RunFolder:
     def state(self, stage: str) -> Path:
         return self.path / f"{stage}.state.safetensors"
 
-    def attack_set(self, target: str, eps: float) -> Path:
-        return self.attacks / f"{target}-eps{eps:g}.safetensors"
+    def attack_set(self, target: str, eps: float, label: str = "") -> Path:
+        """label: of an evaluation other than the recipe's own."""
+        return self.attacks / label / f"{target}-eps{eps:g}.safetensors"
 
     def replay_label(self, backend: str, images: int) -> str:
         """The recipe's own replay is kept by backend; any other names its images too, and never replaces it."""

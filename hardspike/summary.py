@@ -34,8 +34,6 @@ def summary(command: str, folder: RunFolder, replay_label: str) -> Summary:
             return _fit(folder)
         case "verify":
             return _equalities(folder)
-        case "attack":
-            return _attacks(folder)
         case "replay":
             return _replayed(folder, replay_label)
         case _:
@@ -103,12 +101,12 @@ def _attacks(folder: RunFolder) -> Summary:
                 "clean_accuracy": result.clean_accuracy,
                 "robust_accuracy": result.robust_accuracy,
                 "after_each_attack": result.accuracy_after(),
-                "zero_gradient_share": made.zero_gradient,
             }
         )
         rows.append([made.target, f"{result.eps:g}", f"{result.clean_accuracy:.3f}", f"{result.robust_accuracy:.3f}"])
     settings = folder.recipe.attack
-    title = f"accuracy of {settings.images} test images under: {', '.join(settings.members)}"
+    names = ", ".join(member.name for member in settings.parsed())
+    title = f"accuracy of {settings.images} test images under: {names}"
     return Summary(values, [table(title, ["attacked network", "eps", "clean", "worst case"], rows)])
 
 

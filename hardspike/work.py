@@ -7,7 +7,7 @@ all weights counts as two forward passes, one to the images alone (an attack's) 
 from dataclasses import dataclass
 from math import prod
 
-from hardspike.attack.members import Member, parse_member
+from hardspike.attack.members import GREEDY, Member, parse_member
 from hardspike.convert.conversion import ConvertSettings
 from hardspike.snn.architecture import INPUT, Architecture, BatchNorm, Convolution, Dense, Node, Spiking
 from hardspike.train.loop import SCORING_ATTACK
@@ -39,8 +39,23 @@ class Passes:
 
 
 def attack_passes(member: Member) -> Passes:
-    """One attempt; every gradient needs a forward pass."""
-    return Passes(forward=member.steps, image_gradient=member.steps) if member.kind != "noise" else Passes()
+    """All restarts and targets of one member on an image that survives; every gradient needs a forward pass."""
+    steps = member.steps * member.restarts
+    match member.kind:
+        case "noise":
+            return Passes(forward=member.restarts - 1)
+        case "square" | "hop-skip-jump":
+            return Passes(forward=steps)
+        case "apgd-t":
+            return Passes(forward=steps, image_gradient=steps) * member.targets
+        case "fab-t":
+            return Passes(forward=2 * steps, image_gradient=steps) * member.targets
+        case "greedy":  # a gradient and a candidate per surrogate
+            return Passes(forward=2 * steps, image_gradient=steps) * (len(GREEDY) + 1)
+        case "mixpgd":
+            return Passes(forward=steps, image_gradient=steps) * 2
+        case _:
+            return Passes(forward=steps, image_gradient=steps) * member.passes
 
 
 def crafting_passes(settings: FitSettings) -> Passes:

@@ -1,13 +1,18 @@
 """How training makes adversarial images: which attack, on which loss, from where."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hardspike.attack.gradient import Loss, cross_entropy, divergence_from
+from hardspike.attack.ball import Ball
+from hardspike.attack.gradient import cross_entropy, divergence_from
 from hardspike.attack.members import Member
+from hardspike.attack.pgd import LossOfLabels
+from hardspike.attack.problem import Problem
 from hardspike.snn.network import SpikingNetwork
 from hardspike.train.draws import Draws
 from hardspike.train.losses import Craft
@@ -33,11 +38,12 @@ def crafting(settings: FitSettings, draws: Draws) -> Craft:
     return craft
 
 
-def _loss(name: str, network: SpikingNetwork, images: Tensor, labels: Tensor) -> Loss:
+def _loss(name: str, network: SpikingNetwork, images: Tensor, labels: Tensor) -> LossOfLabels:
     if name == "cross_entropy":
-        return cross_entropy(labels)
+        return cross_entropy
     with torch.no_grad():
-        return divergence_from(network(images))
+        divergence = divergence_from(network(images))
+    return lambda labels: divergence
 
 
 def _attempt(
@@ -46,14 +52,34 @@ def _attempt(
     network: Callable[[Tensor], Tensor],
     images: Tensor,
     labels: Tensor,
-    loss: Loss,
+    loss: LossOfLabels,
     draws: Draws,
 ) -> Tensor:
-    noise = draws.uniform(images)
+    given = _BatchDraws(draws.uniform(images))
     start = None
     if member.kind == "pgd" and settings.crafting_start() == "gaussian":
         start = images + GAUSSIAN_START * draws.normal(images)
-    return member.perturb(network, images, labels, noise, settings.eps, loss=loss, start=start)
+    problem = Problem(model=network, labels=labels, ball=Ball.around(images, settings.eps), draws=given)
+    return member.perturb(problem, loss=loss, start=start)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _BatchDraws:
+    """The training batch's own random numbers, as attacks ask for them; training attacks ask once, for all of the batch."""
+
+    noise: Tensor
+
+    def uniform(self, purpose: int, like: Tensor) -> Tensor:
+        return self.noise
+
+    def take(self, which: Tensor) -> "_BatchDraws":
+        return _BatchDraws(self.noise[which])
+
+    def restarted(self, restart: int) -> "_BatchDraws":
+        return self
+
+    def shared(self, purpose: int) -> np.random.Generator:
+        raise AssertionError("training has no attack that shares random numbers")
 
 
 def _strongest(network: SpikingNetwork, attempts: list[Tensor], labels: Tensor) -> Tensor:

@@ -13,18 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hardspike.attack.evaluate import accuracy, evaluate
+from hardspike.attack.evaluation import accuracy, worst_case
 from hardspike.attack.members import parse_member
 from hardspike.snn.augment import AUGMENTATIONS
 from hardspike.snn.checkpoint import load_tensors, save_tensors
 from hardspike.snn.data import Splits
 from hardspike.snn.errors import FileError
 from hardspike.snn.network import SpikingNetwork
+from hardspike.snn.parallel import Group, current_group
 from hardspike.snn.surrogate import surrogate_gradient
 from hardspike.train.draws import Draws
 from hardspike.train.objectives import objective
 from hardspike.train.orthogonal import retract
-from hardspike.train.parallel import Group, current_group
 from hardspike.train.settings import FitSettings
 
 KIND = "training state"
@@ -188,7 +188,7 @@ class _Epochs:
         if settings.score_eps == 0:
             return {"validation_accuracy": clean, "score": clean}
         member = parse_member(SCORING_ATTACK, settings.spike_gradient())
-        attacked = evaluate(logits, validation, [member], eps=settings.score_eps).robust_accuracy
+        attacked = worst_case(logits, validation, [member], eps=settings.score_eps).robust_accuracy
         return {"validation_accuracy": clean, "validation_robust_accuracy": attacked, "score": (clean + attacked) / 2}
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import cos, pi
 from typing import Literal
 
@@ -15,6 +15,7 @@ from hardspike.snn.surrogate import Activation, Surrogate, parse_surrogate
 ObjectiveName = Literal["natural", "adversarial", "trades", "mart", "robust_kl", "hire"]
 AttackLoss = Literal["own", "cross_entropy", "kl"]
 AttackStart = Literal["own", "uniform", "gaussian"]
+CRAFTING = {"fgsm", "rfgsm", "pgd", "noise"}
 # What the papers use where a recipe says nothing: attack, its loss, where PGD starts.
 OWN: dict[str, tuple[str, str, str]] = {
     "natural": ("pgd10", "cross_entropy", "uniform"),
@@ -87,7 +88,7 @@ class FitSettings:
         """The attacks that make training images."""
         names = self.attack or (OWN[self.objective][0],)
         found = (parse_member(name, self.spike_gradient()) for name in names)
-        return tuple(Member(m.name, m.kind, m.steps, m.surrogate, self.alpha_share) for m in found)
+        return tuple(replace(member, alpha_share=self.alpha_share) for member in found)
 
     def spike_gradient(self) -> Surrogate:
         return parse_surrogate(self.surrogate)
@@ -126,6 +127,9 @@ def check_fit(stage: str, settings: FitSettings, *, least_epochs: int = 1) -> No
     check("eps", 0 < settings.eps < 1, "use a value in (0, 1)")
     # At alpha = 0 the KL and its gradient are zero; at alpha = eps no step is left.
     check("alpha_share", 0 < settings.alpha_share < 1, "use a share of eps in (0, 1), e.g. 0.5")
+    with _naming(f"{stage}.attack"):
+        kinds = {member.kind for member in settings.members()}
+    check("attack", kinds <= CRAFTING, f"training crafts with {', '.join(sorted(CRAFTING))}")
     check("beta", settings.beta >= 0, "use 0 or more")
     check("restarts", settings.restarts >= 1, "use 1 or more")
     check("orthogonal", settings.orthogonal >= 0, "use 0 or more, 0.004 in SNN-RAT's re-implementations")

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_graphs import CASES, GraphCase, build, random_messages
 
-from hardspike.attack.evaluate import ROUNDING
+from hardspike.attack.ball import ROUNDING
 from hardspike.deploy.compare import Counter, correlation
 from hardspike.deploy.emulator import EmulatorBackend
 from hardspike.deploy.energy import neuron_updates, price, sum_layers

@@ -110,9 +110,11 @@ def test_results_are_consistent_between_stages(hardspike: Invoke, run: Path) -> 
     attacks = json.loads(hardspike("attack", run, "--json")[1])
     report = json.loads((run / "report.json").read_text())
     network = report["networks"][0]
-    for entry in attacks:
+    assert {entry["target"] for entry in attacks["sets"]} == {"ann", "snn", "quantised", "deployed"}
+    for entry in attacks["sets"]:
         assert network["robust"][0]["white_box"][entry["target"]]["value"] == entry["robust_accuracy"]
     worst = network["robust"][0]["deployed_worst_case"]["value"]
+    assert attacks["deployed"][0]["robust_accuracy"] == worst
     assert worst <= min(r["accuracy"]["deployed"]["value"] for r in network["replay"] if r["kind"] != "noise")
     assert [row["verdict"] for row in network["equalities"][:2]] == ["equal", "equal"]
     assert [n["name"] for n in report["networks"]] == ["tiny", "control"]

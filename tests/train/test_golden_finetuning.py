@@ -4,7 +4,10 @@ import golden_rsc as rsc
 import torch
 from torch import Tensor
 
-from hardspike.attack.gradient import divergence_from, rfgsm
+from hardspike.attack.ball import Ball
+from hardspike.attack.gradient import divergence_from
+from hardspike.attack.pgd import rfgsm
+from hardspike.attack.problem import Problem, SampleDraws
 from hardspike.snn.network import SpikingNetwork
 from hardspike.train.losses import mart_loss, trades_loss
 
@@ -29,7 +32,9 @@ def test_one_step_of_robust_finetuning() -> None:
         seen.update({key: value.clone() for key, value in network.state_dict().items()})
         with torch.no_grad():
             loss = divergence_from(network(images))
-        attacked = rfgsm(network, images, loss, eps=2 / 255, alpha=1 / 255, noise=DATA["in_gauss"])
+        draws = SampleDraws(0, torch.arange(len(labels)))
+        problem = Problem(model=network, labels=labels, ball=Ball.around(images, 2 / 255), draws=draws)
+        attacked = rfgsm(problem, lambda _: loss, alpha=1 / 255, noise=DATA["in_gauss"])
         assert float((attacked - DATA["ft_adv"]).abs().max()) <= 1e-9
         return attacked
 

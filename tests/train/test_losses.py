@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -10,7 +11,10 @@ from small_networks import FLAT, block, image
 from torch import Tensor
 from torch.nn import functional as F
 
-from hardspike.attack.gradient import cross_entropy, divergence_from, gradient, project, rfgsm
+from hardspike.attack.ball import Ball
+from hardspike.attack.gradient import cross_entropy, divergence_from, gradient
+from hardspike.attack.pgd import rfgsm
+from hardspike.attack.problem import Problem
 from hardspike.snn.architecture import Dense, Spiking, chain
 from hardspike.snn.errors import SettingsError
 from hardspike.snn.network import SpikingNetwork
@@ -165,6 +169,20 @@ def test_images_are_crafted_in_evaluation_mode_after_the_clean_pass(name: str, p
         assert 0 < float((trained[-1] - IMAGES).abs().max()) <= 0.2 + 1e-12
 
 
+@dataclass(frozen=True)
+class Given:
+    """The random numbers of one attack."""
+
+    noise: Tensor
+
+    def uniform(self, purpose: int, like: Tensor) -> Tensor:
+        return self.noise
+
+
+def _problem(model: SpikingNetwork, noise: Tensor = IMAGES) -> Problem:
+    return Problem(model=model, labels=LABELS, ball=Ball.around(IMAGES, 0.2), draws=Given(noise))  # type: ignore[arg-type]
+
+
 def test_attack_of_a_mix_is_drawn_for_each_batch() -> None:
     """Replayed with the same generator on a copy in evaluation mode; each of the three comes up."""
     settings = FitSettings(objective="adversarial", attack=("fgsm/backward-rate", "rfgsm", "pgd2"), eps=0.2)
@@ -180,7 +198,7 @@ def test_attack_of_a_mix_is_drawn_for_each_batch() -> None:
         index = int(torch.randint(3, (), generator=generator))
         member = settings.members()[index]
         noise = torch.rand(IMAGES.shape, generator=generator).double()
-        expected = member.perturb(judge, IMAGES, LABELS, noise, 0.2)
+        expected = member.perturb(_problem(judge, noise), loss=cross_entropy)
         assert seen[-1][0] and torch.equal(seen[-1][1], expected)
         torch.testing.assert_close(loss, F.cross_entropy(deepcopy(network).train()(expected), LABELS), **EXACT)
         drawn.add(index)
@@ -193,7 +211,7 @@ def test_rfgsm_of_training_takes_its_share_of_eps_at_random() -> None:
     found = crafting(settings, whole(torch.Generator().manual_seed(4), 6))(network, IMAGES, LABELS)
     noise = 2 * torch.rand(IMAGES.shape, generator=torch.Generator().manual_seed(4)).double() - 1
     loss = divergence_from(network(IMAGES))
-    assert torch.equal(found, rfgsm(network, IMAGES, loss, eps=0.2, alpha=0.05, noise=noise))
+    assert torch.equal(found, rfgsm(_problem(network), lambda _: loss, alpha=0.05, noise=noise))
 
 
 def test_kl_has_no_gradient_at_the_clean_image() -> None:
@@ -216,7 +234,7 @@ def test_pgd_of_trades_and_mart_starts_next_to_the_image(name: str) -> None:
     torch.rand(IMAGES.shape, generator=generator)
     normal = torch.randn(IMAGES.shape, generator=generator).double()
     start = [images for training, images in seen if not training][-1]
-    assert torch.equal(start, project(IMAGES + 0.001 * normal, IMAGES, 0.2))
+    assert torch.equal(start, Ball.around(IMAGES, 0.2).project(IMAGES + 0.001 * normal))
     assert not torch.equal(start, IMAGES) and float((start - IMAGES).abs().max()) < 0.01
 
 
@@ -225,7 +243,7 @@ def test_pgd_of_the_others_starts_anywhere_in_the_ball() -> None:
     seen = _seen(network)
     _single(FitSettings(objective="adversarial", attack=("pgd1",), eps=0.2), network, seed=8)
     uniform = torch.rand(IMAGES.shape, generator=torch.Generator().manual_seed(8)).double()
-    assert torch.equal(seen[0][1], project(IMAGES + 0.2 * (2 * uniform - 1), IMAGES, 0.2))
+    assert torch.equal(seen[0][1], Ball.around(IMAGES, 0.2).project(IMAGES + 0.2 * (2 * uniform - 1)))
 
 
 def test_restarts_keep_the_strongest_image_of_each_sample() -> None:
@@ -234,7 +252,7 @@ def test_restarts_keep_the_strongest_image_of_each_sample() -> None:
     found = crafting(settings, whole(torch.Generator().manual_seed(6), 6))(network, IMAGES, LABELS)
     generator, member = torch.Generator().manual_seed(6), settings.members()[0]
     attempts = [
-        member.perturb(network, IMAGES, LABELS, torch.rand(IMAGES.shape, generator=generator).double(), 0.2)
+        member.perturb(_problem(network, torch.rand(IMAGES.shape, generator=generator).double()), loss=cross_entropy)
         for _ in range(3)
     ]
     with torch.no_grad():

@@ -18,9 +18,9 @@ from hardspike.snn.data import DataSettings, ImageSet, Splits, load_dataset
 from hardspike.snn.errors import SettingsError
 from hardspike.snn.network import SpikingNetwork
 from hardspike.snn.neuron import Neuron
+from hardspike.snn.parallel import Group, current_group
 from hardspike.train.draws import Draws, whole
 from hardspike.train.loop import fit
-from hardspike.train.parallel import Group, current_group
 from hardspike.train.settings import FitSettings
 
 # No batch norm, whose statistics are each process's own. 61 images are eight batches of 7 and one of 5: unequal parts.

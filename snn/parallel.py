@@ -1,6 +1,6 @@
-"""Several processes that train one network on parts of each batch, started by `torchrun`.
+"""Several processes that work on parts of one batch or one set, started by `torchrun`.
 
-Gradients are averaged with the weight of each part, so the step is that of one process with the whole batch. (Each process
+In training, gradients are averaged with the weight of each part, so the step is that of one process with the whole batch. (Each process
 keeps the batch-norm statistics of its own part, as PyTorch's DistributedDataParallel does; the leader's running statistics
 are saved.) Only the leader, rank 0, writes files.
 """
@@ -32,7 +32,11 @@ class Group:
             raise SettingsError(
                 f"batch of {batch} on {self.size} processes: each needs two images or more; use a larger batch_size or fewer processes"
             )
-        return slice(batch * self.rank // self.size, batch * (self.rank + 1) // self.size)
+        return self.part(batch)
+
+    def part(self, count: int) -> slice:
+        """This process's part of a set, in order; it may be empty."""
+        return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
     def average(self, parameters: Iterable[Tensor], share: float) -> None:
         """Replace each gradient by the sum over processes of gradient * share; share: this part's size over the batch's."""
@@ -42,6 +46,15 @@ class Group:
             if parameter.grad is not None:
                 parameter.grad.mul_(share)
                 distributed.all_reduce(parameter.grad)
+
+    def joined(self, part: Tensor, count: int) -> Tensor:
+        """The whole set from the parts that `part` gives each process: every process gets all `count` rows."""
+        if self.size == 1:
+            return part
+        whole = torch.zeros((count, *part.shape[1:]), dtype=part.dtype)
+        whole[self.part(count)] = part.cpu()
+        distributed.all_reduce(whole)
+        return whole
 
     def total(self, value: float) -> float:
         """Sum over processes."""

@@ -1,0 +1,68 @@
+"""Lists of attacks by name: `fast` for development, `standard` and `strong` for results."""
+
+from collections.abc import Sequence
+
+from hardspike.attack.members import Member, parse_member
+from hardspike.snn.errors import SettingsError, unknown_name
+from hardspike.snn.surrogate import Surrogate, Triangular
+
+# The surrogate ensemble of arXiv 2311.09266, in the order of its code and Table B2.
+SURROGATES = (
+    "triangular:1",
+    "triangular:2",
+    "triangular:3",
+    "triangular:0.5",
+    "triangular:0.25",
+    "exponential:0.3,0.5",
+    "exponential:0.3,1",
+    "exponential:0.3,2",
+    "exponential:1,0.5",
+    "exponential:1,1",
+    "exponential:1,2",
+    "rectangular:0.25",
+    "rectangular:0.5",
+    "rectangular:1",
+    "rectangular:2",
+    "rectangular:4",
+    "straight-through",
+    "backward-rate",
+    "relu",
+)
+
+
+def ensemble(attack: str) -> tuple[str, ...]:
+    """`attack` with each of the 19 surrogates, e.g. of pgd20."""
+    return tuple(f"{attack}/{surrogate}" for surrogate in SURROGATES)
+
+
+# The stronger surrogates first: what they break costs the later ones nothing.
+FAST = (
+    "fgsm",
+    "rfgsm",
+    "pgd20/exponential:1,2",
+    "pgd20/rectangular:1",
+    "pgd20/triangular:0.5",
+    "pgd20/triangular:1",
+    "pgd20/straight-through",
+)
+STANDARD = (*ensemble("fgsm"), *ensemble("pgd20"), "square1000")
+STRONG = (
+    "fgsm",
+    "sa-pgd100/assg",
+    "apgd-ce100/assg",
+    "apgd-dlr100/triangular:0.5",
+    "pgd20/exponential:1,2",
+    "square5000",
+)
+SUITES: dict[str, tuple[str, ...]] = {"fast": FAST, "standard": STANDARD, "strong": STRONG}
+
+
+def parse_suite(suite: str | Sequence[str], default: Surrogate = Triangular(1.0)) -> tuple[Member, ...]:  # noqa: B008 - frozen
+    """The members of a named suite, or of a list of names. Raises SettingsError for an unknown or empty one."""
+    if isinstance(suite, str):
+        if suite not in SUITES:
+            raise SettingsError(unknown_name("suite", suite, SUITES))
+        suite = SUITES[suite]
+    if not suite:
+        raise SettingsError("attack: the list of members is empty; name at least one, e.g. pgd20")
+    return tuple(parse_member(name, default) for name in suite)

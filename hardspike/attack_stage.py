@@ -1,0 +1,115 @@
+"""Attacks on the networks of a run: which network, with which suite, continued where it was, and where the sets are kept."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+from hardspike.attack.adversarial_set import AdversarialSet, load_adversarial_set, save_adversarial_set
+from hardspike.attack.evaluation import Attacker
+from hardspike.attack.gradient import Logits
+from hardspike.attack.masking import distinct, probe
+from hardspike.attack.members import Member, parse_member
+from hardspike.attack.robustness import continued, evaluation_identity
+from hardspike.attack.settings import AttackSettings
+from hardspike.attack.tuning import tuned
+from hardspike.deploy.emulator import Emulator
+from hardspike.deploy.fake_quantised import FakeQuantised
+from hardspike.deploy.graph_file import load_graph
+from hardspike.run_folder import RunFolder
+from hardspike.snn.atomic import read_json, write_json
+from hardspike.snn.checkpoint import load_network
+from hardspike.snn.data import ImageSet, Splits
+from hardspike.snn.parallel import current_group
+from hardspike.snn.progress import Progress
+
+
+def attack_networks(
+    folder: RunFolder, settings: AttackSettings, label: str, splits: Splits, progress: Progress
+) -> None:
+    """Every target at every budget, white-box; each set is written after every member, and checked for masking at the end.
+
+    label: of the folder of the sets; '' for the recipe's own. Raises FileError where a set there was made for something else.
+    """
+    data = splits.test.first(settings.images)
+    group = current_group()
+    for target in settings.targets:
+        for eps in settings.eps:
+            path = folder.attack_set(target, eps, label)
+            networks = _Networks(folder)  # for every budget anew: noise of their own starts from its seed
+            attacker = Attacker(
+                model=networks.load(target),
+                data=data,
+                eps=eps,
+                norm=settings.norm,
+                grid=networks.grid if target == "deployed" and settings.norm == "linf" else None,
+                seed=settings.seed,
+                sources={source: networks.load(source) for source in settings.sources()},
+                group=group,
+            )
+            members = settings.parsed()
+            if target == "ann":
+                members = distinct(members)
+            made_of = f"{folder.key('deploy' if folder.recipe.deploy.enabled else 'convert')} {target}"
+            if settings.tune_images:
+                kept = path.with_suffix(".tuned.json")
+                validation = splits.validation.first(settings.tune_images)
+                members = _tuned_once(kept, members, attacker, validation, made_of)
+            progress.begin(f"attack {target} eps {eps:g}", len(members) * len(data))
+            identity = evaluation_identity(attacker, members, made_of)
+            if path.is_file() and _is_complete(load_adversarial_set(path), identity, members):
+                progress.advance(len(members) * len(data), "already there")
+                continue
+            tell = partial(_tell, progress)
+            made = continued(attacker, members, path, identity, target, tell)
+            attacker.progress = None
+            checks = tuple(probe(attacker, made, members))
+            if group.leads:
+                save_adversarial_set(path, AdversarialSet(target, made, data, identity, checks))
+                folder.log("attack", {"target": target, "eps": eps, "robust_accuracy": made.robust_accuracy})
+
+
+def _tuned_once(
+    path: Path, members: tuple[Member, ...], attacker: Attacker, validation: ImageSet, made_of: str
+) -> tuple[Member, ...]:
+    """The tuned members; the search is kept at `path`, so that a continued evaluation does not repeat it."""
+    key = evaluation_identity(replace(attacker, data=validation), members, made_of)
+    kept = read_json(path, "the parameters of adaptive attacks") if path.is_file() else {}
+    if kept.get("of") == key:
+        return tuple(parse_member(name) for name in kept["members"])
+    found = tuned(members, attacker, validation)
+    if found != members and attacker.group.leads:
+        write_json(path, {"of": key, "members": [member.name for member in found]})
+    return found
+
+
+def _is_complete(found: AdversarialSet, identity: str, members: tuple[Member, ...]) -> bool:
+    return found.identity == identity and bool(found.checks) and len(found.evaluation.members) == len(members)
+
+
+def _tell(progress: Progress, name: str, done: int, robust: float) -> None:
+    progress.advance(done, f"{name}: robust accuracy {robust:.3f}")
+
+
+@dataclass(slots=True)
+class _Networks:
+    """The networks of a run as functions of images on the CPU, each loaded once."""
+
+    folder: RunFolder
+    _loaded: dict[str, Logits] = field(default_factory=dict)
+
+    @property
+    def grid(self) -> int:
+        return load_graph(self.folder.graph).input.message_max
+
+    def load(self, target: str) -> Logits:
+        device = self.folder.recipe.device
+        make: dict[str, Callable[[], Logits]] = {
+            "ann": lambda: load_network(self.folder.ann).to(device).on_cpu_images(),
+            "snn": lambda: load_network(self.folder.snn).to(device).on_cpu_images(),
+            "quantised": lambda: FakeQuantised(load_graph(self.folder.graph)).eval(),
+            "deployed": lambda: Emulator(load_graph(self.folder.graph)),
+        }
+        if target not in self._loaded:
+            self._loaded[target] = make[target]()
+        return self._loaded[target]
