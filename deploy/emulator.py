@@ -33,6 +33,9 @@ from hardspike.snn.surrogate import (
 
 FLOAT32_EXACT = 1 << 24
 
+# What is left of a layer's spikes, [T, B, ...], on their way: from its name, the spikes and the encoded input, batch first.
+SpikeFaults = Callable[[str, Tensor, Tensor], Tensor]
+
 
 @dataclass(frozen=True, slots=True)
 class _Dynamics:
@@ -171,12 +174,14 @@ class Emulator(nn.Module):
 
     `forward` is the deployed network as a classifier of images in [0, 1], differentiable by surrogate gradients;
     `run` is the backend that reports spikes and events. detach_reset: leave the reset out of the gradient.
+    faults: of spikes, see faults.py; they do not reach the network without spikes that runs under an `Activation`.
     """
 
-    def __init__(self, graph: ProcessGraph, *, detach_reset: bool = False) -> None:
+    def __init__(self, graph: ProcessGraph, *, detach_reset: bool = False, faults: SpikeFaults | None = None) -> None:
         super().__init__()
         self.graph = graph
         self.detach_reset = detach_reset
+        self.faults = faults
         shapes = graph.shapes
         self.synapses = nn.ModuleDict(
             {
@@ -246,6 +251,8 @@ class Emulator(nn.Module):
             record: dict[str, Tensor] | None = {} if keep_states else None
             differentiated = surrogate_of((self, layer.name)), detaches_reset(self.detach_reset)
             fired_TB: Tensor = _fire(accumulated, bias, self._dynamics[layer.name], *differentiated, record)
+            if self.faults is not None and layer.neurons.spiking:
+                fired_TB = self.faults(layer.name, fired_TB, encoded if is_static else encoded.transpose(0, 1))
             if states is not None:
                 spikes = fired_TB if layer.neurons.spiking else torch.zeros_like(fired_TB)
                 states.spikes[layer.name] = spikes.bool()
@@ -268,12 +275,13 @@ class Emulator(nn.Module):
 
 
 class EmulatorBackend:
-    """`Backend` on this machine's CPU, in batches."""
+    """`Backend` on this machine's CPU, in batches. faults: of spikes; traces then count the spikes that arrive."""
 
     name = "emulator"
 
-    def __init__(self, batch_size: int = 256) -> None:
+    def __init__(self, batch_size: int = 256, faults: SpikeFaults | None = None) -> None:
         self.batch_size = batch_size
+        self.faults = faults
 
     def run(
         self,
@@ -285,7 +293,7 @@ class EmulatorBackend:
     ) -> Trace:
         """See `Backend`. Raises DataError for messages that do not fit the input contract."""
         check_messages(messages, graph.input, graph.time_steps)
-        emulator = Emulator(graph)
+        emulator = Emulator(graph, faults=self.faults)
         dim = 1 if graph.input.coding == "binary" else 0
         traces = []
         with torch.no_grad():
