@@ -3,7 +3,6 @@
 import re
 import zlib
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Literal
 
 from hardspike.attack.ball import Norm
@@ -64,6 +63,8 @@ class AttackSettings:
 
 def budget(text: str) -> float:
     """A budget as people write it: `0.1`, `8/255`. Raises SettingsError for anything else."""
-    if not re.fullmatch(r"\d+\s*/\s*[1-9]\d*|\d*\.?\d+(e-?\d+)?", text.strip()):
+    number = r"\d+(?:\.\d+)?(?:e-?\d+)?"
+    match = re.fullmatch(rf"({number})(?:/({number}))?", text.replace(" ", ""))
+    if match is None or (match.group(2) and float(match.group(2)) == 0):
         raise SettingsError(f"eps = '{text}' is not allowed; write a number or a fraction, e.g. 0.1 or 8/255")
-    return float(Fraction(text.replace(" ", "")))
+    return float(match.group(1)) / float(match.group(2) or 1)

@@ -1,24 +1,19 @@
 """Attacks on the networks of a run: which network, with which suite, continued where it was, and where the sets are kept."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from hardspike.attack.adversarial_set import AdversarialSet, load_adversarial_set, save_adversarial_set
 from hardspike.attack.evaluation import Attacker
-from hardspike.attack.gradient import Logits
 from hardspike.attack.masking import distinct, probe
 from hardspike.attack.members import Member, parse_member
 from hardspike.attack.robustness import continued, evaluation_identity
 from hardspike.attack.settings import AttackSettings
 from hardspike.attack.tuning import tuned
-from hardspike.deploy.emulator import Emulator
-from hardspike.deploy.fake_quantised import FakeQuantised
-from hardspike.deploy.graph_file import load_graph
 from hardspike.run_folder import RunFolder
+from hardspike.run_networks import RunNetworks
 from hardspike.snn.atomic import read_json, write_json
-from hardspike.snn.checkpoint import load_network
 from hardspike.snn.data import ImageSet, Splits
 from hardspike.snn.parallel import current_group
 from hardspike.snn.progress import Progress
@@ -36,7 +31,7 @@ def attack_networks(
     for target in settings.targets:
         for eps in settings.eps:
             path = folder.attack_set(target, eps, label)
-            networks = _Networks(folder)  # for every budget anew: noise of their own starts from its seed
+            networks = RunNetworks(folder)  # for every budget anew: noise of their own starts from its seed
             attacker = Attacker(
                 model=networks.load(target),
                 data=data,
@@ -89,27 +84,3 @@ def _is_complete(found: AdversarialSet, identity: str, members: tuple[Member, ..
 
 def _tell(progress: Progress, name: str, done: int, robust: float) -> None:
     progress.advance(done, f"{name}: robust accuracy {robust:.3f}")
-
-
-@dataclass(slots=True)
-class _Networks:
-    """The networks of a run as functions of images on the CPU, each loaded once."""
-
-    folder: RunFolder
-    _loaded: dict[str, Logits] = field(default_factory=dict)
-
-    @property
-    def grid(self) -> int:
-        return load_graph(self.folder.graph).input.message_max
-
-    def load(self, target: str) -> Logits:
-        device = self.folder.recipe.device
-        make: dict[str, Callable[[], Logits]] = {
-            "ann": lambda: load_network(self.folder.ann).to(device).on_cpu_images(),
-            "snn": lambda: load_network(self.folder.snn).to(device).on_cpu_images(),
-            "quantised": lambda: FakeQuantised(load_graph(self.folder.graph)).eval(),
-            "deployed": lambda: Emulator(load_graph(self.folder.graph)),
-        }
-        if target not in self._loaded:
-            self._loaded[target] = make[target]()
-        return self._loaded[target]

@@ -7,18 +7,35 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Annotated, Any
+from dataclasses import replace
+from typing import Any
 
 import tyro
 from rich.console import Console
 
 from hardspike.attack.settings import AttackSettings, budget
 from hardspike.attack_summary import attack_summary
+from hardspike.commands import (
+    Attack,
+    Certify,
+    Convert,
+    Corrupt,
+    Deploy,
+    Export,
+    Measurement,
+    Output,
+    Replay,
+    Report,
+    Run,
+    Stage,
+    Sweep,
+    Train,
+    Verify,
+)
 from hardspike.comparison import COLUMNS, comparison, markdown, values
 from hardspike.convert.onnx_out import save_onnx
 from hardspike.dry_run import dry_run
+from hardspike.measure import measure
 from hardspike.pipeline import Pipeline
 from hardspike.recipe import read_recipe
 from hardspike.run_folder import RunFolder
@@ -31,154 +48,7 @@ from hardspike.snn.progress import Silent
 from hardspike.summary import Summary, summary
 from hardspike.sweep import jobs, run_jobs
 
-RunPath = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(name="run", help="Folder of the run, e.g. runs/digits.")]
 FAILED, BAD_USAGE = 1, 2
-
-
-@dataclass(frozen=True, kw_only=True)
-class Output:
-    """How results are shown."""
-
-    json: bool = False
-    """Print one JSON document for machines instead of tables and bars."""
-    quiet: bool = False
-    """No progress bars."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run(Output):
-    """Run all stages of a recipe, or continue a run that was stopped.
-
-    Finished stages are not run again. Ends with a table of results and the path of report.html.
-    """
-
-    recipe: tyro.conf.Positional[Path]
-    """A recipe (e.g. train/recipes/digits.toml), or the folder of a run to continue."""
-    out: Path = Path("runs")
-    """Where run folders are made."""
-    name: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """Name of the run folder; the recipe's own name otherwise."""
-    set: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="FIELD=VALUE")] = ()
-    """Change a field of the recipe, e.g. --set train.epochs=2; may be given again and again."""
-    update: bool = False
-    """Adopt a changed recipe for an existing run; only the stages it touches are done again."""
-    dry_run: bool = False
-    """Only say what would be run, and estimate memory and time from some seconds of measuring; nothing is written."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stage(Output):
-    """One stage of an existing run."""
-
-    run: RunPath
-    redo: bool = False
-    """Do the stage again although it has finished; stages that build on it count as unfinished then."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Train(Output):
-    """Train the first network, an ANN or a spiking network end to end (stage 1).
-
-    Makes the run folder when --recipe is given.
-    """
-
-    run: RunPath
-    recipe: Annotated[Path | None, tyro.conf.arg(metavar="RECIPE.toml")] = None
-    """Start a new run with this recipe."""
-    redo: bool = False
-    """Train again although the stage has finished; the trained network is replaced."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Convert(Stage):
-    """Turn the first network into the spiking network, and finetune it (stage 2)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Deploy(Stage):
-    """Fold and quantise the spiking network to a chip's integers; write the process graph and the .net file (stage 3)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verify(Stage):
-    """Prove that the deployed network is the network that was trained (stage 4).
-
-    Prints what was compared, how many values, how many differ and where first. Exit code 1 when an equality does not hold.
-    """
-
-
-@dataclass(frozen=True, kw_only=True)
-class Attack(Stage):
-    """Attack ANN, float SNN, its fake-quantised form and the deployed integer network; save the adversarial sets (stage 5).
-
-    With any of the options below it is another evaluation than the recipe's, which stays as it is: its sets are kept beside
-    the recipe's, and the same command continues it where it was stopped. Ends with the deployed robust accuracy: the integer
-    network under its own attacks and under those made on every network it came from. See docs/attacks.md.
-    """
-
-    suite: Annotated[str | None, tyro.conf.arg(metavar="fast|standard|strong")] = None
-    """Which attacks; the recipe's own otherwise."""
-    eps: Annotated[tuple[str, ...], tyro.conf.arg(metavar="EPS ...")] = ()
-    """Budgets in units of [0, 1], also as fractions: 2/255 4/255 8/255."""
-    norm: Annotated[str | None, tyro.conf.arg(metavar="linf|l2")] = None
-    """Norm of the budget."""
-    members: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
-    """Attacks by name in place of a suite's, e.g. pgd20/triangular:0.5 sa-pgd100/assg square1000 pgd20@ann."""
-    targets: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NETWORK ...")] = ()
-    """Networks to attack: ann, snn, quantised, deployed."""
-    images: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """How many test images, from the first."""
-    seed: Annotated[int | None, tyro.conf.arg(metavar="SEED")] = None
-    """Of the attacks' random numbers."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Replay(Stage):
-    """Run clean, noisy and adversarial images on the deployed network; count spikes and operations (stage 6).
-
-    With --backend the sets are replayed there, besides the recipe's own backend.
-    """
-
-    backend: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """emulator, lava (simulator, slow) or loihi2 (hardware); the recipe's own otherwise."""
-    images: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """How many images of each set; the recipe's own number otherwise."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Report(Stage):
-    """Write report.html and report.json (stage 7)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Export(Output):
-    """Write a run's ANN as an ONNX file: images in [0, 1] in, logits out, normalisation inside."""
-
-    run: RunPath
-    onnx: Annotated[Path, tyro.conf.arg(metavar="FILE.onnx")]
-    """The file to write."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sweep(Output):
-    """Run several recipes with several seeds beside each other, and compare them in one table.
-
-    Complete runs are not run again; a stopped sweep continues with the same command.
-    """
-
-    recipes: tyro.conf.Positional[tuple[Path, ...]]
-    """Recipes, or folders of them (e.g. train/recipes/fashion)."""
-    seeds: tuple[int, ...] = (0,)
-    """Seeds of weights and training."""
-    jobs: int = 2
-    """How many runs at a time."""
-    out: Path = Path("runs/sweep")
-    """Where run folders are made, one per recipe and seed."""
-    table: Annotated[Path | None, tyro.conf.arg(metavar="FILE.md")] = None
-    """Also write the table to this file."""
-    only_table: bool = False
-    """Run nothing; show what is complete."""
-
 
 COMMANDS: dict[str, Callable[..., Output]] = {
     "run": Run,
@@ -191,6 +61,8 @@ COMMANDS: dict[str, Callable[..., Output]] = {
     "attack": Attack,
     "replay": Replay,
     "report": Report,
+    "certify": Certify,
+    "corrupt": Corrupt,
 }
 DESCRIPTION = (
     "Take an adversarially robust PyTorch classifier to Loihi-style integers, prove that the deployed network is the one "
@@ -243,10 +115,14 @@ def _execute(command: Output, console: Console) -> int:
     bars = Bars(console)
     pipeline = Pipeline(folder, Silent() if command.quiet or command.json else bars)
     with bars:
-        _work(command, pipeline)
+        if isinstance(command, Measurement):
+            result = measure(command, pipeline)
+        else:
+            _work(command, pipeline)
     if not current_group().leads:
         return 0
-    result = _result(command, folder)
+    if not isinstance(command, Measurement):
+        result = _result(command, folder)
     out = Console()
     if command.json:
         sys.stdout.write(json.dumps(result.values, indent=2) + "\n")
@@ -314,7 +190,7 @@ def _folder(command: Output) -> RunFolder:
         return RunFolder.create(command.out / (command.name or recipe.name), recipe, update=command.update)
     if isinstance(command, Train) and command.recipe is not None:
         return RunFolder.create(command.run, read_recipe(command.recipe))
-    assert isinstance(command, Stage | Train)
+    assert isinstance(command, Stage | Train | Measurement)
     return RunFolder.open(command.run)
 
 

@@ -30,11 +30,11 @@ from hardspike.results import adversarial_sets, equalities, layer_fits, replayed
 from hardspike.run_folder import RunFolder
 from hardspike.snn.atomic import read_json, write_json, write_text
 from hardspike.snn.checkpoint import load_network, save_network
-from hardspike.snn.data import Splits, load_dataset
+from hardspike.snn.data import ImageSet, Splits, load_dataset
 from hardspike.snn.errors import FileError, SettingsError
 from hardspike.snn.network import SpikingNetwork
 from hardspike.snn.parallel import Group, current_group
-from hardspike.snn.progress import Progress, Silent
+from hardspike.snn.progress import Prefixed, Progress, Silent
 from hardspike.snn.ranges import require
 from hardspike.tensorboard import Board
 from hardspike.train.first_network import first_network
@@ -96,10 +96,22 @@ class Pipeline:
         if recipe is None:
             return None
         path = self.folder.path / "control"
-        return Pipeline(RunFolder.create(path, recipe, update=True), _Named(self.progress, "control: "))
+        return Pipeline(RunFolder.create(path, recipe, update=True), Prefixed(self.progress, "control: "))
 
     def splits(self) -> Splits:
         return load_dataset(self.folder.recipe.data)
+
+    def test_images(self, count: int) -> ImageSet:
+        """The first `count` test images."""
+        return self.splits().test.first(count)
+
+    def require_finished(self, stage: str) -> None:
+        """Raise FileError unless `stage` has finished with this recipe."""
+        if stage not in self.folder.recipe.stages or not self.folder.finished(stage):
+            self.require(stage)
+            raise FileError(
+                f"{self.folder.path}: stage '{stage}' has not finished with this recipe; run: hardspike {stage} {self.folder.path}"
+            )
 
     def require(self, stage: str) -> None:
         """Raise FileError unless everything `stage` builds on has finished with this recipe."""
@@ -278,20 +290,6 @@ class Pipeline:
             seen = metrics["epoch"]
 
         return on_epoch
-
-
-@dataclass(slots=True)
-class _Named:
-    """The same progress, each piece of work with a prefix."""
-
-    inner: Progress
-    prefix: str
-
-    def begin(self, what: str, total: int) -> None:
-        self.inner.begin(self.prefix + what, total)
-
-    def advance(self, units: int = 1, note: str = "") -> None:
-        self.inner.advance(units, note)
 
 
 # Stages that several processes under torchrun do together; the others are the leader's.

@@ -92,13 +92,7 @@ class Recipe:
             ready,
             "use none exactly where train.time_steps gives a spiking network",
         )
-        # A network that does not exist is no target.
-        missing = {
-            "ann": self.train.time_steps > 0,
-            "quantised": not self.deploy.enabled,
-            "deployed": not self.deploy.enabled,
-        }
-        targets = tuple(target for target in self.attack.targets if not missing.get(target))
+        targets = tuple(target for target in self.attack.targets if target not in self.missing_networks())
         require("attack.targets", self.attack.targets, bool(targets), "none of these networks is made by this recipe")
         object.__setattr__(self, "attack", replace(self.attack, targets=targets))
         self.control_recipe()
@@ -111,6 +105,11 @@ class Recipe:
     def needs(self, stage: str) -> tuple[str, ...]:
         """The stages that `stage` builds on."""
         return ("convert",) if stage == "attack" and not self.deploy.enabled else NEEDS[stage]
+
+    def missing_networks(self) -> set[str]:
+        """Names of networks that this recipe does not make; they are no targets."""
+        first = {"ann"} if self.train.time_steps > 0 else set()
+        return first if self.deploy.enabled else first | {"quantised", "deployed"}
 
     def training(self) -> str:
         """How the spiking network was made, in words."""

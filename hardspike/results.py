@@ -1,5 +1,7 @@
 """What finished stages left in a run folder, read back."""
 
+from collections.abc import Iterator, Sequence
+
 from hardspike.attack.adversarial_set import AdversarialSet, load_adversarial_set
 from hardspike.attack.settings import AttackSettings
 from hardspike.deploy.compare import Equality
@@ -38,3 +40,11 @@ def replayed_sets(folder: RunFolder, label: str) -> list[Replayed]:
     targets = ["", *settings.targets]
     wanted = [one for one in wanted if one.origin.made_on in targets]
     return sorted(wanted, key=lambda r: (r.origin.eps, kinds.index(r.origin.kind), targets.index(r.origin.made_on)))
+
+
+def evaluations(folder: RunFolder, targets: Sequence[str]) -> Iterator[tuple[str, AdversarialSet]]:
+    """Every finished adversarial set of these networks: (label of its evaluation, '' for the recipe's own; the set)."""
+    for path in sorted(folder.attacks.rglob("*-eps*.safetensors")):
+        made = load_adversarial_set(path)
+        if made.target in targets and made.checks:
+            yield (path.parent.name if path.parent != folder.attacks else ""), made

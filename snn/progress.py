@@ -1,5 +1,6 @@
 """How long work tells whoever started it how far it is. The command line draws bars; tests and libraries stay silent."""
 
+from dataclasses import dataclass
 from typing import Protocol
 
 
@@ -19,3 +20,17 @@ class Silent:
 
     def advance(self, units: int = 1, note: str = "") -> None:
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class Prefixed:
+    """The same progress, each piece of work with a prefix."""
+
+    inner: Progress
+    prefix: str
+
+    def begin(self, what: str, total: int) -> None:
+        self.inner.begin(self.prefix + what, total)
+
+    def advance(self, units: int = 1, note: str = "") -> None:
+        self.inner.advance(units, note)
