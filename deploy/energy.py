@@ -41,12 +41,13 @@ def neuron_updates(layer: GraphLayer, time_steps: int) -> int:
     return size * time_steps
 
 
-def layer_energy_j(layer: GraphLayer, graph: ProcessGraph, trace: Trace, costs: CostSet) -> Tensor:
-    """Joule per sample, float64 [B]: operations, active and idle updates, spikes."""
+def layer_energy_j(
+    layer: GraphLayer, graph: ProcessGraph, operations: Tensor, spikes: Tensor, costs: CostSet
+) -> Tensor:
+    """Joule per sample, float64 [B], for its counts over all steps [B]: operations, active and idle updates, spikes."""
     convolution = any(isinstance(synapse, ConvSynapse) for synapse in layer.synapses)
     operation = costs.synaptic_operation_convolution if convolution else costs.synaptic_operation
-    operations = trace.synaptic_operations[layer.name].sum(0).double()
-    spikes = trace.spikes[layer.name].sum(0).double() if layer.name in trace.spikes else torch.zeros(len(trace))
+    operations, spikes = operations.double(), spikes.double()
     idle = neuron_updates(layer, graph.time_steps) - spikes
     picojoule: Tensor = (
         operations * operation.value
@@ -56,18 +57,26 @@ def layer_energy_j(layer: GraphLayer, graph: ProcessGraph, trace: Trace, costs: 
     return picojoule * PICOJOULE
 
 
-def price(graph: ProcessGraph, trace: Trace, profile: Profile) -> dict[str, EnergyInterval]:
-    """Energy interval per layer. Raises SettingsError for a profile without cost sets."""
+def require_costs(profile: Profile) -> None:
+    """Raise SettingsError for a profile without cost sets."""
     if not profile.costs:
         raise SettingsError(
             f"report.cost_profile = '{profile.name}' has no cost sets (no per-operation energy is public); use loihi1"
         )
-    return {
-        layer.name: EnergyInterval(
-            by_set={name: layer_energy_j(layer, graph, trace, costs) for name, costs in profile.costs.items()}
-        )
-        for layer in graph.layers
-    }
+
+
+def price(graph: ProcessGraph, trace: Trace, profile: Profile) -> dict[str, EnergyInterval]:
+    """Energy interval per layer. Raises SettingsError for a profile without cost sets."""
+    require_costs(profile)
+    priced = {}
+    for layer in graph.layers:
+        operations = trace.synaptic_operations[layer.name].sum(0)
+        spikes = trace.spikes[layer.name].sum(0) if layer.name in trace.spikes else torch.zeros(len(trace))
+        by_set = {
+            name: layer_energy_j(layer, graph, operations, spikes, costs) for name, costs in profile.costs.items()
+        }
+        priced[layer.name] = EnergyInterval(by_set=by_set)
+    return priced
 
 
 def sum_layers(layers: dict[str, EnergyInterval]) -> EnergyInterval:
