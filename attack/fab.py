@@ -10,14 +10,11 @@ from torch import Tensor
 
 from hardspike.attack.apgd import random_start, target_margin
 from hardspike.attack.ball import ROUNDING, Ball, Norm, norms
-from hardspike.attack.gradient import margin
 from hardspike.attack.problem import Problem
 from hardspike.attack.standing import Found, in_turn, other_classes
 
 # Restarts begin this share of the way to the ball's surface.
 START_SHARE = 0.5
-# Steps that shorten the nearest adversarial move along its line at the end.
-FINAL_STEPS = 3
 # Weights of the plane below this share of the largest count as 0.
 NEGLIGIBLE = 1e-12
 
@@ -38,8 +35,8 @@ def fab_targeted(
     restarts: searches per target, all but the first from a random start. alpha_max: largest pull towards the clean image.
     eta: how far a step overshoots the boundary. beta: share of the move that is kept after an adversarial image.
 
-    A sample leaves with its first adversarial image inside the ball. Where all are outside, the nearest is drawn nearer along
-    its line to the clean image, then projected to the ball and judged again.
+    A sample leaves with its first adversarial image inside the ball. Where all are outside, the nearest is projected to the
+    ball and judged again; that takes the place of the paper's final search, which shortens a move to report its length.
     """
 
     def search(rank: int, restart: int, rest: Problem, clean_logits: Tensor) -> Found:
@@ -82,14 +79,14 @@ def _search(
     outside = (distance < float("inf")).flatten()
     if bool(outside.any()):
         problem, rows = problem.take(outside), rows[outside]
-        cut = problem.ball.project(_drawn_nearer(problem, nearest[outside]))
+        cut = problem.ball.project(nearest[outside])
         hit = problem.fools(cut)
         found[rows[hit]], fooled[rows[hit]] = cut[hit], True
     return found, fooled
 
 
 def _step(ball: Ball, images: Tensor, lead: Tensor, gradient: Tensor, alpha_max: float, eta: float) -> Tensor:
-    """A mean of the overshot projections of the iterate and of the clean image, the further the iterate's, the more of the latter.
+    """A mean of the iterate and the clean image, both moved past the linearised boundary; the clean one's share is alpha.
 
     lead: of the target's logit over the label's at `images`, with its gradient.
     """
@@ -122,32 +119,11 @@ def move_onto_plane(points: Tensor, normal: Tensor, missing: Tensor, norm: Norm)
     arrived = torch.cat([torch.zeros_like(arrived[:, :1]), arrived[:, :-1]], 1)  # at a pixel's end, by those before it
     slope = (weight * speed).gather(1, order).flip(1).cumsum(1).flip(1)
     piece = (arrived + slope * ends < missing[:, None]).sum(1, keepdim=True)
-    is_reached = piece < points.shape[1]
     piece = piece.clamp(max=points.shape[1] - 1)
     slope_here = slope.gather(1, piece)
     scale = (missing[:, None] - arrived.gather(1, piece)) / torch.where(slope_here > 0, slope_here, 1.0)
-    scale = torch.where(is_reached & (slope_here > 0), scale, ends[:, -1:])
+    scale = torch.minimum(scale, ends[:, -1:])
     return normal.sign() * torch.minimum(scale * speed, room)
-
-
-def _drawn_nearer(problem: Problem, images: Tensor) -> Tensor:
-    """Adversarial images nearer to the clean ones on the line between: false position on the margin over the label."""
-    inner, outer = problem.clean, images
-    (inner_lead, _), (outer_lead, _) = _judged(problem, inner), _judged(problem, outer)
-    for _ in range(FINAL_STEPS):
-        share = (inner_lead / (inner_lead - outer_lead)).nan_to_num(0.5).clamp(0.01, 0.99)
-        between = inner + share * (outer - inner)
-        lead, wrong = _judged(problem, between)
-        inner, inner_lead = torch.where(wrong, inner, between), torch.where(wrong, inner_lead, lead)
-        outer, outer_lead = torch.where(wrong, between, outer), torch.where(wrong, lead, outer_lead)
-    return outer
-
-
-def _judged(problem: Problem, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Margin over the label, and whether the model is fooled, (B, 1, 1, 1)."""
-    logits = problem.judged(images)
-    wrong = logits.argmax(1) != problem.labels
-    return margin(logits, problem.labels).view(-1, 1, 1, 1), wrong.view(-1, 1, 1, 1)
 
 
 def _lengths(moves: Tensor, norm: Norm) -> Tensor:

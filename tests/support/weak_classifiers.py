@@ -26,6 +26,14 @@ def constant_logits(images: Tensor) -> Tensor:
     return torch.tensor([3.0, 2.0, 1.0, 0.0], dtype=images.dtype) + 0 * images.mean((1, 2, 3))[:, None]
 
 
+def last_class_falls(images: Tensor) -> Tensor:
+    """Five classes ranked in order on a grey image of 0.5. Within 0.1 of it, only the last can pass the first: if the right half
+    gets brighter, to which the others do not answer."""
+    half = images.shape[3] // 2
+    left, right = images[..., :half].mean((1, 2, 3)), images[..., half:].mean((1, 2, 3))
+    return torch.stack([*(1 - 0.1 * k + 0.01 * k * left for k in range(4)), 10 * (right - 0.45)], 1)
+
+
 class Smooth(nn.Module):
     """Two layers with tanh, random weights. Products are summed per sample, so a result is the same in any batch."""
 
