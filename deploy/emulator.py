@@ -6,7 +6,8 @@ below 2^24 until it is wrapped or clipped back into 24 bits, and float64 otherwi
 equals the chip's, bit for bit (tests compare with oracle.py and with Lava).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -194,6 +195,7 @@ class Emulator(nn.Module):
         )
         self._bias = {layer.name: self._effective_bias(layer) for layer in graph.layers}
         self._dynamics = {layer.name: self._constants(layer) for layer in graph.layers}
+        self._watched: dict[str, Tensor] | None = None
 
     def _constants(self, layer: GraphLayer) -> _Dynamics:
         numerics = self.graph.numerics
@@ -221,6 +223,15 @@ class Emulator(nn.Module):
         output = self._propagate(append_constant_channels(messages, contract))
         return output.to(images_BCHW.dtype) / self.logit_unit
 
+    @contextmanager
+    def watching(self) -> Iterator[dict[str, Tensor]]:
+        """Inside the block each forward pass leaves what was sent, with the gradient's path: messages [B, ...] and spikes [T, B, ...]."""
+        self._watched = {}
+        try:
+            yield self._watched
+        finally:
+            self._watched = None
+
     @cached_property
     def _without_spikes(self) -> FakeQuantised:
         """What runs under an `Activation`: neurons without spikes have no integers."""
@@ -240,6 +251,8 @@ class Emulator(nn.Module):
         """
         graph = self.graph
         steps = graph.time_steps
+        if self._watched is not None:
+            self._watched[INPUT] = encoded
         is_static = encoded.ndim == 1 + len(graph.input.shape)
         batch = encoded.shape[0] if is_static else encoded.shape[1]
         sent: dict[str, tuple[Tensor, bool]] = {INPUT: (encoded if is_static else encoded.flatten(0, 1), is_static)}
@@ -259,6 +272,8 @@ class Emulator(nn.Module):
             if states is not None and record is not None:
                 states.currents[layer.name] = record["currents"].long()
                 states.potentials[layer.name] = record["potentials"].long()
+            if self._watched is not None and layer.neurons.spiking:
+                self._watched[layer.name] = fired_TB
             sent[layer.name] = (fired_TB.flatten(0, 1), False)
         return fired_TB.sum(0) if graph.output.neurons.spiking else fired_TB[steps - 1]
 
