@@ -217,6 +217,9 @@ def fault_curve(
 ) -> FaultCurve:
     """Accuracy of the network against the rate of one kind of fault; a seed's faults are the same for all sets.
 
+    Images that were attacked on the faultless network fit a faulty one less and less, so accuracy on them may rise with the rate.
+    That is no robustness: attack `faulty(...)` itself for the worst case.
+
     Args:
         sets: by name, float images (N, C, H, W) in [0, 1] and labels int64 [N]; say clean and attacked images.
         rates: see the module.
