@@ -4,6 +4,7 @@ The attack is foolbox's (the extra `decision`); here it is given a budget of que
 nothing but the sample.
 """
 
+import warnings
 from contextlib import suppress
 from typing import Any
 
@@ -75,7 +76,9 @@ class _Watched(nn.Module):
 
 def _foolbox() -> Any:
     try:
-        import foolbox
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # foolbox 3.3.4 imports scipy by old names
+            import foolbox
     except ImportError:
         raise SettingsError(
             "attack 'hop-skip-jump': needs foolbox, which is not installed; install hardspike[decision], or leave it out"

@@ -22,6 +22,7 @@ ZERO_GRADIENT_LIMIT = 0.05
 SATURATED_LIMIT = 0.05
 POINTS = 0.02
 ONE_SURROGATE_POINTS = 0.10
+# One image is chance.
 BLACK_BOX_POINTS = 0.01
 # The probing attacks run on this many images at most.
 PROBE_IMAGES = 64
@@ -163,7 +164,7 @@ def _black_box(attacker: Attacker, made: Evaluation, members: Sequence[Member]) 
             extra = round((1 - robust) * len(standing))
     return Check(
         name="black box or transfer stronger than white box",
-        fired=extra / len(made) > BLACK_BOX_POINTS,
+        fired=extra > max(1, BLACK_BOX_POINTS * len(made)),
         detail=f"{what} broke {extra} of {len(made)} that white-box members had left",
         anchor="black-box-stronger",
     )
@@ -178,7 +179,7 @@ def _noise(attacker: Attacker, made: Evaluation) -> Check:
         found = round((1 - robust) * len(standing))
     return Check(
         name="noise finds adversarial images",
-        fired=found / len(made) > BLACK_BOX_POINTS,
+        fired=found > max(1, BLACK_BOX_POINTS * len(made)),
         detail=f"{NOISE_DRAWS} draws of noise broke {found} of {len(made)} that the suite had left",
         anchor="noise-finds-adversarials",
     )

@@ -22,6 +22,7 @@ from hardspike.commands import (
     Corrupt,
     Deploy,
     Export,
+    Fault,
     Measurement,
     Output,
     Replay,
@@ -63,6 +64,7 @@ COMMANDS: dict[str, Callable[..., Output]] = {
     "report": Report,
     "certify": Certify,
     "corrupt": Corrupt,
+    "fault": Fault,
 }
 DESCRIPTION = (
     "Take an adversarially robust PyTorch classifier to Loihi-style integers, prove that the deployed network is the one "

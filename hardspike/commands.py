@@ -6,6 +6,8 @@ from typing import Annotated
 
 import tyro
 
+from hardspike.deploy.faults import FAULT_KINDS, FaultKind
+
 RunPath = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(name="run", help="Folder of the run, e.g. runs/digits.")]
 
 
@@ -189,3 +191,20 @@ class Corrupt(Measurement):
     """Severities to average over."""
     seed: int = 0
     """Of the corruptions' random numbers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault(Measurement):
+    """Accuracy of the deployed network, clean and attacked, when the chip has faults.
+
+    stuck: neurons that never fire; bitflip: inverted bits of weights; dropped: lost spikes; drift: thresholds times 1 + rate N(0, 1).
+    """
+
+    kinds: Annotated[tuple[FaultKind, ...], tyro.conf.arg(metavar="KIND ...")] = FAULT_KINDS
+    """Which: stuck, bitflip, dropped, drift."""
+    rates: Annotated[tuple[float, ...], tyro.conf.arg(metavar="RATE ...")] = (0.0, 0.001, 0.01, 0.05, 0.1)
+    """Probabilities (drift: relative deviation)."""
+    seeds: Annotated[tuple[int, ...], tyro.conf.arg(metavar="SEED ...")] = (0, 1, 2)
+    """Of the faults; each seed is another chip."""
+    attack: Annotated[str, tyro.conf.arg(metavar="NAME")] = "pgd10+detached/triangular:0.5"
+    """Attack on each faulty network, at the recipe's largest budget."""

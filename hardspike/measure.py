@@ -1,9 +1,11 @@
 """Measurements beside the stages: each reads a finished run and leaves its numbers in the run's folder."""
 
+from hardspike.attack.members import parse_member
 from hardspike.attack.settings import TARGETS, budget
 from hardspike.certify_run import certify_run
-from hardspike.commands import Certify, Corrupt, Measurement
+from hardspike.commands import Certify, Corrupt, Fault, Measurement
 from hardspike.corrupt_run import corrupt_run
+from hardspike.fault_run import fault_run
 from hardspike.pipeline import Pipeline
 from hardspike.snn.errors import SettingsError, unknown_name
 from hardspike.snn.ranges import require
@@ -27,6 +29,12 @@ def measure(command: Measurement, pipeline: Pipeline) -> Summary:
             return corrupt_run(
                 folder, data, targets, command.names, command.severities, command.seed, pipeline.progress
             )
+        case Fault():
+            pipeline.require_finished("attack")
+            pipeline.require_finished("deploy")
+            data = pipeline.test_images(count)
+            member = parse_member(command.attack)
+            return fault_run(folder, data, command.kinds, command.rates, command.seeds, member, pipeline.progress)
         case _:
             raise AssertionError(f"no measurement {command}")
 

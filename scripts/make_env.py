@@ -27,6 +27,7 @@ LAVA_VERSIONS = ["3.10"]
 CURRENT_VERSIONS = ["3.11", "3.12", "3.13"]
 LAVA_PINS = "requirements/lava-py310.txt"
 CURRENT_PINS = "requirements/current.txt"
+PEERS = "requirements/peers.txt"
 
 STAMP = "hardspike-stamp"
 UNFINISHED = ["unfinished"]
@@ -270,6 +271,10 @@ def prepare(venv, versions, pins):
             if keep:  # pip undoes what it cannot finish, so that what worked before still does, without a network too
                 write_stamp(venv, before)
             raise
+        try:
+            run([*pip, "--no-deps", "-r", os.path.join(ROOT, PEERS)], "pip install -r " + PEERS)
+        except Problem as problem:  # only tests that compare with them need them; they say that they are skipped
+            say("other attack libraries are not installed (%s); tests that compare with them will be skipped" % problem)
         write_stamp(venv, wanted[:2])
     say("installing hardspike into %s, as links to this folder" % name)
     run([*pip, "--no-deps", "--no-build-isolation", "-e", ROOT], "pip install -e .")

@@ -1,5 +1,8 @@
 """Checks for gradient masking: each fires on a model made to deceive in just that way, and none on an honest one."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -85,6 +88,20 @@ def test_what_fired_is_printed_with_a_link() -> None:
     assert "suspect: gradients vanish" in text and "docs/attacks.md#vanishing-gradients" in text
 
 
+def test_every_check_is_explained() -> None:
+    """Headings of docs/attacks.md as GitHub makes anchors of them, for what a check links to."""
+    root = Path(__file__).parents[2]
+    text = (root / "docs" / "attacks.md").read_text(encoding="utf-8")
+    headings = {
+        re.sub(r"[^a-z0-9 -]", "", line.lstrip("# ").lower()).replace(" ", "-")
+        for line in text.split("\n")
+        if line[:1] == "#"
+    }
+    sources = "".join((root / name).read_text() for name in ("attack/masking.py", "deploy/deployed_robustness.py"))
+    anchors = set(re.findall(r'anchor="([^"]+)"', sources))
+    assert len(anchors) == 10 and anchors <= headings
+
+
 def test_zero_gradients_are_counted_over_all_surrogates() -> None:
     data = ImageSet(IMAGES, LABELS, 3)
     assert zero_gradient_share(quantised, data, [parse_member("fgsm")]) == 1.0
@@ -105,6 +122,4 @@ def test_only_spikes_of_ours_listen_to_surrogates(golden_network: nn.Module) -> 
 
 @pytest.fixture(scope="module")
 def golden_network() -> nn.Module:
-    from pathlib import Path
-
     return load_network(Path(__file__).parents[1] / "golden" / "small_snn_natural.safetensors")

@@ -275,6 +275,117 @@ def test_a_smaller_replay_does_not_replace_the_recipes_own(hardspike: Invoke, ru
     assert hardspike("replay", run, "--images", "0")[0] == 2
 
 
+def test_another_evaluation_stays_beside_the_recipes_and_continues(hardspike: Invoke, run: Path) -> None:
+    before = _times(run / "adversarial")
+    options = ("--members", "fgsm", "pgd2@ann", "sa-pgd2/assg", "--eps", "8/255", "0.1", "--targets", "snn", "deployed")
+    code, out, err = hardspike("attack", run, *options, "--images", "5", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert [(one["target"], one["eps"], one["images"]) for one in found["sets"]] == [
+        ("snn", 8 / 255, 5),
+        ("snn", 0.1, 5),
+        ("deployed", 8 / 255, 5),
+        ("deployed", 0.1, 5),
+    ]
+    for one in found["sets"]:
+        names = list(one["after_each_attack"])
+        assert names[:2] == ["fgsm", "pgd2@ann"] and re.fullmatch(r"sa-pgd2/assg:0\.\d+", names[2])
+        assert one["robust_accuracy_low"] <= one["robust_accuracy"] == one["after_each_attack"][names[2]]
+        assert len(one["checks"]) == 9 and all(check["link"].startswith("docs/attacks.md#") for check in one["checks"])
+    for one in found["deployed"]:
+        own = [s["robust_accuracy"] for s in found["sets"] if (s["target"], s["eps"]) == ("deployed", one["eps"])]
+        assert one["robust_accuracy"] <= min(own[0], *one["under_attacks_on"].values())
+        assert set(one["breaks_only_deployed"]) == {"snn", "deployed"}
+    label = next(path for path in (run / "adversarial").iterdir() if path.is_dir())
+    made = _times(label)
+    assert (
+        len(made) == 4
+        and {path: time for path, time in _times(run / "adversarial").items() if path in before} == before
+    )
+    code, out, _ = hardspike("attack", run, *options, "--images", "5")
+    assert code == 0 and "adversarial sets:" in out and "interval" in out
+    assert _times(label) == made, "what is there is not made again"
+    retrained = json.loads((run / "stages.json").read_text())
+    recipe = run / "recipe.toml"
+    recipe.write_text(recipe.read_text().replace("calibration_steps = 4", "calibration_steps = 5", 1))
+    for stage in ("convert", "deploy", "attack"):
+        assert hardspike(stage, run, "--quiet")[0] == 0
+    assert json.loads((run / "stages.json").read_text()) != retrained
+    code, _, err = hardspike("attack", run, *options, "--images", "5", "--quiet")
+    assert code == 1 and "was made with another model" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--suite", "strnog"), "attack.suite = 'strnog' is not allowed; choose from fast, standard, strong"),
+        (("--eps", "8/0"), "eps = '8/0' is not allowed; write a number or a fraction, e.g. 0.1 or 8/255"),
+        (("--eps", "2"), "attack.eps = (2.0,) is not allowed; give values in (0, 1)"),
+        (("--members", "pgd"), "pgd takes its number of steps"),
+        (("--members", "sa-pgd5", "--norm", "l2"), "'sa-pgd5' has no form for norm = 'l2'"),
+        (("--members", "pgd5@twin"), "transfer from ann, snn, quantised, deployed, e.g. pgd20@ann"),
+        (("--targets", "chip"), "choose from ann, snn, quantised, deployed"),
+        (("--suite", "strong", "--redo"), "--redo is of the recipe's own evaluation"),
+    ],
+)
+def test_attack_options_out_of_range(hardspike: Invoke, run: Path, options: tuple[str, ...], message: str) -> None:
+    code, _, err = hardspike("attack", run, *options)
+    assert code == 2 and message in err and "Traceback" not in err
+
+
+def test_certificates_and_attacks_agree(hardspike: Invoke, run: Path) -> None:
+    code, out, err = hardspike(
+        "certify", run, "--eps", "0.2/255", "26/255", "--smoothing", "0.1", "--images", "2", "--json"
+    )
+    assert code == 0, err
+    small, large = json.loads(out)["budgets"]
+    assert 0 <= large["certified_accuracy"] <= small["certified_accuracy"] <= small["clean_accuracy"]
+    for name, spikes in small["spikes_per_image"].items():
+        assert large["spikes_per_image"][name]["low"] <= spikes["low"] <= spikes["high"]
+    assert json.loads(out)["smoothing"][0]["sigma"] == 0.1
+    assert (run / "certificates" / "certificates.json").is_file()
+    code, _, err = hardspike("certify", run, "--eps", "1.5", "--quiet")
+    assert code == 2 and "give values in (0, 1)" in err
+
+
+def test_corruptions_of_a_run(hardspike: Invoke, run: Path) -> None:
+    arguments = (
+        "--names",
+        "fog",
+        "gaussian_noise",
+        "--severities",
+        "1",
+        "5",
+        "--images",
+        "6",
+        "--targets",
+        "snn",
+        "deployed",
+    )
+    code, out, err = hardspike("corrupt", run, *arguments, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert set(found) == {"snn", "deployed"} and set(found["snn"]["accuracy"]) == {"fog", "gaussian_noise"}
+    code, out, _ = hardspike("corrupt", run, *arguments)
+    assert code == 0 and "mean without noise" in out
+    code, _, err = hardspike("corrupt", run, "--names", "frog")
+    assert code == 2 and "did you mean 'fog'" in err
+
+
+def test_faults_of_a_run(hardspike: Invoke, run: Path) -> None:
+    arguments = ("--kinds", "stuck", "drift", "--rates", "0", "1", "--seeds", "0", "--images", "8", "--attack", "fgsm")
+    code, out, err = hardspike("fault", run, *arguments, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["attack"] == "fgsm" and [curve["kind"] for curve in found["curves"]] == ["stuck", "drift"]
+    accuracy = found["curves"][0]["accuracy"]
+    assert set(accuracy) == {"clean", "replayed", "attacked"} and accuracy["attacked"][0] <= accuracy["clean"][0]
+    clean = json.loads((run / "report.json").read_text())["networks"][0]["clean"]["deployed"]["value"]
+    assert abs(accuracy["clean"][0][0] - clean) < 0.5 and accuracy["clean"][1][0] < 0.7, "no neuron fires any more"
+    code, _, err = hardspike("fault", run, "--rates", "2", "--kinds", "stuck")
+    assert code == 2 and "rate" in err
+
+
 def test_a_failed_proof_fails_the_command(hardspike: Invoke, run: Path) -> None:
     rows = json.loads((run / "verify.json").read_text())
     rows[1] |= {"differing": 3, "first": "spike of spike1 step 1, sample 0, neuron (0, 0, 0): 1 instead of 0"}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from small_networks import FLAT, block, conv, image, pool
 from torch import Tensor
 
+from hardspike.attack.adversarial_set import load_adversarial_set
 from hardspike.cli import main
 from hardspike.snn.architecture import Dense, chain
 from hardspike.snn.data import DataSettings, ImageSet, Splits, load_dataset
@@ -99,6 +101,34 @@ def test_two_processes_have_the_loss_curve_of_one(
     ]
     assert found[0] == found[1]
     assert done.stdout == capfd.readouterr().out  # the leader alone speaks
+    _attacks_are_those_of_one_process(tmp_path, torchrun, monkeypatch)
+
+
+def _attacks_are_those_of_one_process(tmp_path: Path, torchrun: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same network attacked by one and by two processes, on 7 images: unequal parts, the same set bit for bit."""
+    options = ["attack", "runs/pair", "--members", "noise", "pgd2", "square20", "--images", "7", "--quiet"]
+    shutil.copytree(tmp_path / "one", tmp_path / "shared")
+    monkeypatch.chdir(tmp_path / "one")
+    with pytest.raises(SystemExit) as ended:
+        main(options)
+    assert not ended.value.code
+    subprocess.run(
+        [*torchrun, "-m", "hardspike", *options],
+        cwd=tmp_path / "shared",
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        check=True,
+        timeout=300,
+    )
+    alone, shared = (
+        next((tmp_path / name / "runs" / "pair" / "adversarial").glob("*/*.safetensors")) for name in ("one", "shared")
+    )
+    assert len(list(shared.parent.iterdir())) == 1, "the processes' parts are gone"
+    one, two = load_adversarial_set(alone), load_adversarial_set(shared)
+    assert torch.equal(one.evaluation.images, two.evaluation.images)
+    assert torch.equal(one.evaluation.broken_by, two.evaluation.broken_by)
+    assert one.evaluation.tried == two.evaluation.tried and one.evaluation.tried[0] > 0
+    assert [check.detail for check in one.checks] == [check.detail for check in two.checks]
 
 
 def test_parts_of_a_batch_are_unequal_but_whole() -> None:
