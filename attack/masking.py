@@ -4,6 +4,7 @@ After Athalye et al. 2018, Carlini et al. 2019, AutoAttack's flags, and what is 
 looks and says what it saw; what fired stands beside the result. docs/attacks.md explains each under its `anchor`.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from hardspike.attack.check import Check
 from hardspike.attack.evaluation import CLEAN_ERROR, SURVIVED, Attacker, Evaluation, predict, run_members
 from hardspike.attack.gradient import Logits, cross_entropy, gradient
-from hardspike.attack.members import KINDS, Member, parse_member
+from hardspike.attack.members import KINDS, Member, parse_member, split_name
 from hardspike.snn.data import ImageSet
 from hardspike.snn.parallel import Group
 from hardspike.snn.surrogate import Triangular, surrogate_gradient
@@ -59,7 +60,8 @@ def distinct(members: Sequence[Member]) -> tuple[Member, ...]:
     plain = Triangular(1.0)
     kept: dict[Member, Member] = {}
     for member in members:
-        bare = replace(member, name=member.name.partition("/")[0], surrogate=plain)
+        name = re.sub(r"\+(at|de)tached", "", split_name(member.name)[0])
+        bare = replace(member, name=name, surrogate=plain, detach_reset=None)
         kept.setdefault(bare, bare)
     return tuple(kept.values())
 

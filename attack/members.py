@@ -163,7 +163,7 @@ def parse_member(text: str, default: Surrogate = Triangular(1.0)) -> Member:  # 
 
     Raises SettingsError for an unknown attack, option or surrogate, and for a number that is missing or out of range.
     """
-    attack, _, surrogate = text.partition("/") if not re.search(r"step=\d+/\d", text) else _with_fraction(text)
+    attack, surrogate = split_name(text)
     attack, _, source = attack.partition("@")
     attack, *options = attack.split("+")
     kind, steps = _kind_and_steps(attack)
@@ -179,11 +179,10 @@ def parse_member(text: str, default: Surrogate = Triangular(1.0)) -> Member:  # 
     return member
 
 
-def _with_fraction(text: str) -> tuple[str, str, str]:
-    """The slash of `step=2/255` is not that of the surrogate."""
-    match = re.fullmatch(r"(.*step=\d+/\d+[^/]*)(/?)(.*)", text)
-    assert match is not None
-    return match.group(1), match.group(2), match.group(3)
+def split_name(text: str) -> tuple[str, str]:
+    """A member's name as (attack with its options, surrogate or ''); the slash of `step=2/255` separates nothing."""
+    match = re.fullmatch(r"((?:[^/]|(?<=\d)/(?=\d))*)(?:/(.*))?", text)
+    return (match.group(1), match.group(2) or "") if match is not None else (text, "")
 
 
 def _kind_and_steps(attack: str) -> tuple[str, int]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from hardspike.attack.ball import Ball
 from hardspike.attack.gradient import Logits, Loss, value_and_gradient
 from hardspike.snn.adaptive_surrogate import AdaptiveSharpness, SharpnessRun
-from hardspike.snn.surrogate import Activation, Surrogate, surrogate_gradient
+from hardspike.snn.surrogate import Activation, Surrogate, active_surrogate, surrogate_gradient
 
 
 class Draws(Protocol):
@@ -97,9 +97,9 @@ class Problem:
 
     def logits(self, images: Tensor) -> Tensor:
         """The model under this problem's surrogate; a substitute for spikes (`Activation`) changes the numbers themselves."""
-        if self.surrogate is None:
+        if self.surrogate is None and self.detach_reset is None:
             return self.model(images)
-        with surrogate_gradient(self.surrogate, self.detach_reset):
+        with surrogate_gradient(self.surrogate or active_surrogate(), self.detach_reset):
             return self.model(images)
 
     def judged(self, images: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import numpy as np
 
 from hardspike.attack.evaluation import CLEAN_ERROR, Attacker, Evaluation, run_members
 from hardspike.attack.gradient import margin
-from hardspike.attack.members import Member, parse_member
+from hardspike.attack.members import Member, parse_member, split_name
 from hardspike.snn.data import ImageSet
 from hardspike.snn.parallel import Group
 
@@ -29,8 +29,8 @@ def tuned(members: Sequence[Member], attacker: Attacker, validation: ImageSet) -
     found: dict[str, str] = {}
     result = []
     for member in members:
-        attack, slash, surrogate = member.name.rpartition("/")
-        if not slash or surrogate not in TUNABLE:
+        attack, surrogate = split_name(member.name)
+        if surrogate not in TUNABLE:
             result.append(member)
             continue
         if surrogate not in found:

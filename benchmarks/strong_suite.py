@@ -56,6 +56,13 @@ CANDIDATES = (
     "square1000",
     "square5000",
     "pgd20@ann",
+    "pgd20+detached/exponential:1,2",
+    "apgd-ce100+detached/triangular:0.5",
+    "apgd-ce100+detached/exponential:1,2",
+    "apgd-ce100+detached/assg",
+    "apgd-dlr100+detached/assg",
+    "sa-pgd100+detached/assg",
+    "sa-pgd100+detached/exponential:1,2",
 )
 POINTS = 0.005
 

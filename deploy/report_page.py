@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
-from hardspike.attack.members import STEP_RATIO, parse_member
+from hardspike.attack.members import STEP_RATIO, parse_member, split_name
 from hardspike.deploy.report_figures import (
     FORMS,
     accuracy_figure,
@@ -360,7 +360,7 @@ def _members(names: Sequence[str], *, counted: bool) -> str:
     """`fgsm, pgd20/{triangular:1; rectangular:1}`, or counted `fgsm, pgd20 × 2 surrogates`."""
     surrogates: dict[str, list[str]] = {}
     for name in names:
-        attack, _, surrogate = name.partition("/")
+        attack, surrogate = split_name(name)
         surrogates.setdefault(attack, []).extend([surrogate] if surrogate else [])
     parts = []
     for attack, found in surrogates.items():

@@ -20,7 +20,7 @@ from hardspike.attack.evaluation import (
     run_members,
     worst_case,
 )
-from hardspike.attack.members import Member, parse_member
+from hardspike.attack.members import Member, parse_member, split_name
 from hardspike.attack.problem import Problem
 from hardspike.attack.suites import FAST, SUITES, ensemble, parse_suite
 from hardspike.snn.data import ImageSet
@@ -217,6 +217,14 @@ def test_members_are_parsed() -> None:
     assert (member.steps, member.step_size, member.restarts, member.passes) == (7, 2 / 255, 3, 4)
     assert (member.detach_reset, member.source, member.surrogate) == (True, "ann", Rectangular(2))
     assert parse_member("pgd7+step=2/255").step_size == 2 / 255
+    for text, parts in (
+        ("pgd7+step=2/255", ("pgd7+step=2/255", "")),
+        ("pgd7+step=2/255+detached@ann/linear:0.3", ("pgd7+step=2/255+detached@ann", "linear:0.3")),
+        ("pgd20/exponential:1,2", ("pgd20", "exponential:1,2")),
+        ("apgd-ce100+detached/assg", ("apgd-ce100+detached", "assg")),
+        ("square500", ("square500", "")),
+    ):
+        assert split_name(text) == parts
     for text, message in (
         ("pdg20", "attack 'pdg20' is unknown; did you mean 'pgd20'"),
         ("pgd0", "pgd takes its number of steps"),
