@@ -5,6 +5,7 @@ shared by all samples of an evaluation, those of the start are a sample's own.
 """
 
 import math
+from functools import cache
 
 import numpy as np
 import torch
@@ -130,10 +131,15 @@ def _moved_mass(ball: Ball, images: Tensor, area: float, generator: np.random.Ge
 
 def _pyramids(side: int, like: Tensor, generator: np.random.Generator) -> Tensor:
     """Two halves (side, side) of opposite sign that fall off from their middles, of norm 1; upright or lying."""
+    halves = _halves(side)
+    return (halves.T if generator.random() < 0.5 else halves).to(like)
+
+
+@cache
+def _halves(side: int) -> Tensor:
     upper = side // 2
     halves = torch.cat([_pyramid(upper, side), -_pyramid(side - upper, side)])
-    turned: Tensor = halves.T if generator.random() < 0.5 else halves
-    return (turned / halves.norm()).to(like)
+    return halves / halves.norm()
 
 
 def _pyramid(height: int, width: int) -> Tensor:
