@@ -138,8 +138,7 @@ def _pyramids(side: int, like: Tensor, generator: np.random.Generator) -> Tensor
 @cache
 def _halves(side: int) -> Tensor:
     upper = side // 2
-    halves = torch.cat([_pyramid(upper, side), -_pyramid(side - upper, side)])
-    return halves / halves.norm()
+    return _normalised(torch.cat([_pyramid(upper, side), -_pyramid(side - upper, side)]))
 
 
 def _pyramid(height: int, width: int) -> Tensor:
@@ -150,8 +149,12 @@ def _pyramid(height: int, width: int) -> Tensor:
     distance = torch.maximum(
         (torch.arange(height) - height // 2).abs()[:, None], (torch.arange(width) - width // 2).abs()
     )
-    pyramid: Tensor = terraces[distance]
-    return pyramid / pyramid.norm()
+    return _normalised(terraces[distance])
+
+
+def _normalised(values: Tensor) -> Tensor:
+    length: Tensor = values.norm()
+    return values / length
 
 
 def _place(height: int, width: int, side: int, generator: np.random.Generator) -> tuple[slice, slice]:

@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.peers,
     pytest.mark.skipif(
         find_spec("torchattacks") is None,
-        reason="torchattacks is not installed (3.5.1: pip install --no-deps torchattacks)",
+        reason="torchattacks is not installed (requirements/peers.txt)",
     ),
 ]
 THEIR_NORM = {"linf": "Linf", "l2": "L2"}
