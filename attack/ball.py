@@ -60,7 +60,8 @@ class Ball:
         length = norms(move)
         # Nudged inwards: a float32 product may round to just outside.
         scale = (self.eps * (1 - ROUNDING) / length.clamp(min=1e-12)).clamp(max=1)
-        return (self.clean + move * scale).clamp(0, 1)
+        inside: Tensor = (self.clean + move * scale).clamp(0, 1)
+        return inside
 
     def step(self, gradient: Tensor, size: float) -> Tensor:
         """The steepest move of length `size` under the ball's norm: its sign, or the gradient itself scaled (0 where it is 0)."""
@@ -94,7 +95,8 @@ class Ball:
 
 def norms(images: Tensor) -> Tensor:
     """Euclidean norm per sample, shape (B, 1, 1, 1)."""
-    return images.flatten(1).norm(dim=1).view(-1, *[1] * (images.ndim - 1))
+    lengths: Tensor = images.flatten(1).norm(dim=1)
+    return lengths.view(-1, *[1] * (images.ndim - 1))
 
 
 def clean_size(clean: Tensor) -> int:

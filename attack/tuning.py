@@ -20,6 +20,7 @@ SHARPNESS_RANGE, SHARPNESS_ROUNDS = (0.35, 0.49), 8
 WIDTHS = tuple(round(float(width), 2) for width in np.arange(0.1, 2.46, 0.15))
 # The search attacks for at most so many steps: it compares parameters, it does not measure robustness.
 SEARCH_STEPS = 20
+SEARCHING = ("fgsm", "rfgsm", "pgd", "sa-pgd", "apgd-ce", "apgd-dlr")
 TUNABLE = ("assg", "assg-triangular", "assg-rectangular", "assg-gaussian", "assg-sigmoid", "hart")
 
 
@@ -62,9 +63,12 @@ def ternary_search(score: Callable[[float], tuple[float, float]], interval: tupl
 
 
 def _short(member: Member) -> str:
-    """The member's attack with the steps of a search, without its restarts."""
-    steps = min(member.steps, SEARCH_STEPS)
-    return member.kind if member.kind in ("fgsm", "rfgsm") else f"{member.kind}{steps}"
+    """The member's attack, or APGD where that takes several at once, with the steps of a search and its own reset gradient."""
+    attack, _ = split_name(member.name)
+    resets = [option for option in attack.split("@")[0].split("+")[1:] if option in ("attached", "detached")]
+    kind = member.kind if member.kind in SEARCHING else "apgd-ce"
+    steps = "" if kind in ("fgsm", "rfgsm") else str(max(min(member.steps, SEARCH_STEPS), 1))
+    return "+".join([f"{kind}{steps}", *resets])
 
 
 def _harm(member: Member, search: Attacker) -> tuple[float, float]:
