@@ -83,13 +83,51 @@ class CostSet:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Barrier:
+    """How long all cores wait for each other at the end of a step when that many tiles are used, in nanoseconds."""
+
+    tiles: int
+    time: Constant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeSet:
+    """Time per event in the core where it happens, in nanoseconds. `synaptic_operation_convolution` as in `CostSet`."""
+
+    name: str
+    title: str
+    synaptic_operation: Constant
+    synaptic_operation_convolution: Constant
+    neuron_update_active: Constant
+    neuron_update_idle: Constant
+    message_in: Constant
+    spike_out: Constant
+    barrier: tuple[Barrier, ...]
+
+    def barrier_ns(self, tiles: int) -> float:
+        """That of the largest number listed up to `tiles`; the first one's below all."""
+        reached = (entry for entry in self.barrier if entry.tiles <= tiles)
+        return max(reached, key=lambda entry: entry.tiles, default=self.barrier[0]).time.value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cores:
+    """How a chip is divided."""
+
+    neurons_per_core: int
+    cores_per_tile: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """A chip: numerics and, where they are public, cost sets."""
+    """A chip: numerics and, where they are public, energy and time per event and what a core holds."""
 
     name: str
     chip: str
     numerics: Numerics
     costs: Mapping[str, CostSet] = field(default_factory=dict)
+    times: Mapping[str, TimeSet] = field(default_factory=dict)
+    cores: Cores | None = None
 
 
 def profile_names() -> list[str]:
@@ -124,40 +162,72 @@ def load_profile(name: str) -> Profile:
 
 
 def _profile(name: str, data: dict[str, Any]) -> Profile:
-    _keys(name, data, allowed={"name", "chip", "numerics", "costs"}, needed={"name", "chip", "numerics"})
-    known = {item.name for item in fields(Numerics)}
-    _keys(f"{name}: numerics", data["numerics"], allowed=known, needed=known)
+    optional = {"costs", "times", "cores"}
+    _keys(name, data, allowed={"name", "chip", "numerics"} | optional, needed={"name", "chip", "numerics"})
+    return Profile(
+        name=data["name"],
+        chip=data["chip"],
+        numerics=Numerics(**_values(f"{name}: numerics", data["numerics"], Numerics)),
+        costs={key: _cost_set(name, key, entry) for key, entry in data.get("costs", {}).items()},
+        times={key: _time_set(name, key, entry) for key, entry in data.get("times", {}).items()},
+        cores=Cores(**_values(f"{name}: cores", data["cores"], Cores)) if "cores" in data else None,
+    )
+
+
+def _values(where: str, data: Any, made: type) -> dict[str, Any]:
+    """The values of a table whose entries say unit, source and trust, one for each field of `made`."""
+    known = {item.name for item in fields(made)}
+    _keys(where, data, allowed=known, needed=known)
     values: dict[str, Any] = {}
-    for key, entry in data["numerics"].items():
-        _keys(
-            f"{name}: numerics.{key}",
-            entry,
-            allowed={"value", "unit", "source", "trust"},
-            needed={"value", "unit", "source", "trust"},
-        )
+    told = {"value", "unit", "source", "trust"}
+    for key, entry in data.items():
+        _keys(f"{where}.{key}", entry, allowed=told, needed=told)
         value = entry["value"]
         values[key] = tuple(value) if isinstance(value, list) else value
-    costs = {key: _cost_set(name, key, entry) for key, entry in data.get("costs", {}).items()}
-    return Profile(name=data["name"], chip=data["chip"], numerics=Numerics(**values), costs=costs)
+    return values
 
 
 def _cost_set(profile: str, key: str, data: dict[str, Any]) -> CostSet:
     where = f"{profile}: costs.{key}"
-    known = {item.name for item in fields(CostSet)} - {"name"}
+    return CostSet(name=key, title=data["title"], **_constants(where, data, CostSet, "pJ"))
+
+
+def _time_set(profile: str, key: str, data: dict[str, Any]) -> TimeSet:
+    where = f"{profile}: times.{key}"
+    constants = _constants(where, data, TimeSet, "ns")
+    if not isinstance(data["barrier"], list) or not data["barrier"]:
+        raise SettingsError(
+            f"profile {where}.barrier: {data['barrier']!r} is no list; give an entry per number of tiles"
+        )
+    barrier = []
+    for entry in data["barrier"]:
+        rest = {name: value for name, value in entry.items() if name != "tiles"}
+        _keys(f"{where}.barrier", entry, allowed=set(entry), needed={"tiles"})
+        barrier.append(Barrier(tiles=entry["tiles"], time=_constant(f"{where}.barrier", rest, "ns")))
+    return TimeSet(name=key, title=data["title"], barrier=tuple(barrier), **constants)
+
+
+def _constants(where: str, data: dict[str, Any], made: type, unit: str) -> dict[str, Constant]:
+    """The fields of `made` that are constants; that of a convolution is the other synaptic operation's where it is left out."""
+    known = {item.name for item in fields(made)} - {"name"}
     _keys(where, data, allowed=known, needed=known - {"synaptic_operation_convolution"})
-    constants = {}
-    for name, entry in data.items():
-        if name == "title":
-            continue
-        needed = {item.name for item in fields(Constant)}
-        _keys(f"{where}.{name}", entry, allowed=needed, needed=needed)
-        if entry["unit"] != "pJ" or not entry["value"] >= 0:
-            raise SettingsError(
-                f"profile {where}.{name}: {entry['value']} {entry['unit']} is not allowed; give a value >= 0 in pJ"
-            )
-        constants[name] = Constant(**entry)
+    constants = {
+        name: _constant(f"{where}.{name}", entry, unit)
+        for name, entry in data.items()
+        if name not in ("title", "barrier")
+    }
     constants.setdefault("synaptic_operation_convolution", constants["synaptic_operation"])
-    return CostSet(name=key, title=data["title"], **constants)
+    return constants
+
+
+def _constant(where: str, entry: Any, unit: str) -> Constant:
+    needed = {item.name for item in fields(Constant)}
+    _keys(where, entry, allowed=needed, needed=needed)
+    if entry["unit"] != unit or not entry["value"] >= 0:
+        raise SettingsError(
+            f"profile {where}: {entry['value']} {entry['unit']} is not allowed; give a value >= 0 in {unit}"
+        )
+    return Constant(**entry)
 
 
 def _keys(where: str, data: Any, allowed: set[str], needed: set[str]) -> None:
