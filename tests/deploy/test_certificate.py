@@ -275,6 +275,7 @@ def test_images_on_the_grid_are_certified_at_no_budget_if_they_are_right() -> No
     for name, count in trace.spikes.items():
         assert torch.equal(proof.spikes[name].low, count.sum(0)) and torch.equal(proof.spikes[name].high, count.sum(0))
     for name, energy_j in sum_layers(price(graph, trace, LOIHI1)).by_set.items():
+        assert energy_j.dtype == torch.float64
         assert torch.equal(proof.energy_j[name].low, energy_j) and torch.equal(proof.energy_j[name].high, energy_j)
     others = trace.output.scatter(1, labels[:, None], torch.iinfo(torch.int64).min).amax(1)
     assert torch.equal(proof.margin, trace.output.gather(1, labels[:, None])[:, 0] - others)
