@@ -114,7 +114,7 @@ class SharpnessRun:
 
     sharpness: AdaptiveSharpness
     updates: bool = True
-    _moments: dict[tuple[Hashable, int], tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
+    _moments: dict[Hashable, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)  # of layers, [T, B, ...]
 
     def begin(self) -> "SharpnessRun":
         """Another run, from the start."""
@@ -122,7 +122,9 @@ class SharpnessRun:
 
     def take(self, which: Tensor) -> "SharpnessRun":
         """The run as it goes on for some of the samples, independent of this one; which: bool mask or indices."""
-        taken = {key: (mean[which], spread[which]) for key, (mean, spread) in self._moments.items()}
+        taken = {
+            layer: (mean_TB[:, which], spread_TB[:, which]) for layer, (mean_TB, spread_TB) in self._moments.items()
+        }
         return SharpnessRun(self.sharpness, self.updates, taken)
 
     def held(self) -> "SharpnessRun":
@@ -133,21 +135,21 @@ class SharpnessRun:
         """Of one neuron layer, which `layer` names in the whole run."""
         return LayerSharpness(self, layer)
 
-    def _sharpness(self, distance: Tensor, layer: Hashable, step: int) -> Tensor:
-        """alpha; distance: |u|, [B, ...]."""
-        found = self._moments.get((layer, step))
-        mean, spread = (torch.ones_like(distance), torch.zeros_like(distance)) if found is None else found
-        if mean.shape != distance.shape:
-            raise DataError(
-                f"adaptive sharpness: a run on {tuple(mean.shape)} (batch, neurons) does not fit {tuple(distance.shape)};"
-                " use take() for part of the batch, begin() for another"
-            )
-        if self.updates:
-            mean.lerp_(distance, 1 - KEPT)
-            spread.lerp_((distance - mean).abs_(), 1 - KEPT)
-            self._moments[layer, step] = mean, spread
-        width = torch.add(mean, spread, alpha=SPREAD_FACTOR).add_(SMALLEST_WIDTH)
-        return width.reciprocal_().mul_(self.sharpness.mass_width)
+
+def _laid_out(kept_TB: Tensor | None, start: float, steps: int, like: Tensor, memory: torch.memory_format) -> Tensor:
+    """What is kept, in that memory order and for `steps` steps at least, of which new ones begin at `start`."""
+    known = 0 if kept_TB is None else len(kept_TB)
+    if kept_TB is not None and known >= steps and kept_TB.flatten(0, 1).is_contiguous(memory_format=memory):
+        return kept_TB
+    shape_TB = (max(known, steps), len(like))
+    merged = torch.empty(
+        (shape_TB[0] * shape_TB[1], *like.shape[1:]), dtype=like.dtype, device=like.device, memory_format=memory
+    )
+    laid_TB: Tensor = merged.unflatten(0, shape_TB)
+    laid_TB[known:] = start
+    if kept_TB is not None:
+        laid_TB[:known] = kept_TB
+    return laid_TB
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -157,9 +159,34 @@ class LayerSharpness:
     run: SharpnessRun
     layer: Hashable
 
+    def moments(
+        self, steps: int, like: Tensor, memory: torch.memory_format = torch.contiguous_format
+    ) -> tuple[Tensor, Tensor]:
+        """M and D for `steps` timesteps or more, [T, B, ...], for the caller to move on in place if the run `updates`.
+
+        like: any tensor of the layer's shape [B, ...], dtype and device; memory: order of the merged [T B, ...].
+        """
+        mean_TB, spread_TB = self.run._moments.get(self.layer, (None, None))
+        if mean_TB is not None and mean_TB.shape[1:] != like.shape:
+            raise DataError(
+                f"adaptive sharpness: a run on {tuple(mean_TB.shape[1:])} (batch, neurons) does not fit {tuple(like.shape)};"
+                " use take() for part of the batch, begin() for another"
+            )
+        moments = _laid_out(mean_TB, 1.0, steps, like, memory), _laid_out(spread_TB, 0.0, steps, like, memory)
+        if self.run.updates:
+            self.run._moments[self.layer] = moments
+        return moments
+
     def derivative(self, u: Tensor, step: int) -> Tensor:
         """ds/du of one timestep, [B, ...]; moves the run on at this layer and timestep."""
-        return _SLOPES[self.run.sharpness.shape](u, self.run._sharpness(u.abs(), self.layer, step))
+        mean, spread = (kept_TB[step] for kept_TB in self.moments(step + 1, u))
+        if self.run.updates:
+            distance = u.abs()
+            mean.lerp_(distance, 1 - KEPT)
+            spread.lerp_((distance - mean).abs_(), 1 - KEPT)
+        width = torch.add(mean, spread, alpha=SPREAD_FACTOR).add_(SMALLEST_WIDTH)
+        sharpness = self.run.sharpness
+        return _SLOPES[sharpness.shape](u, width.reciprocal_().mul_(sharpness.mass_width))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,13 @@
-"""The neuron dynamics of `membrane` as one pass over memory, forward and backward, for CPU tensors (numba).
+"""The neuron dynamics of `membrane` as one pass over memory, forward and backward, for CPU tensors.
 
 A plain loop over timesteps reads and writes every potential, spike and gradient of the layer several times per step, and its
-large temporaries cost page faults. Here a chunk of neurons small enough for the cache goes through all timesteps at once; only
+large temporaries cost page faults. Here each chunk of neurons goes through all timesteps at once (`fused_kernels`); only
 the input current is kept for the backward pass, which computes the potentials anew. Where an average pooling follows, the
 pooled rates are written and the spikes never are. Values equal those of `membrane.MultiStep` bit for bit; gradients differ
 by the order of sums only.
-
-Memory is seen as rows of `row` neurons, whatever the layout: rows x (kernel height, width, inner), inner being the channels
-of a channels-last tensor, else 1.
 """
 
+import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,9 +17,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
+from hardspike.snn.adaptive_surrogate import (
+    KEPT,
+    SMALLEST_WIDTH,
+    SPREAD_FACTOR,
+    AdaptiveSharpness,
+    LayerSharpness,
+    Shape,
+    SharpnessRun,
+)
+from hardspike.snn.fused_kernels import backward, forward
 from hardspike.snn.membrane import NeuronSettings, refuse_second_derivative
 from hardspike.snn.surrogate import (
     Exponential,
@@ -30,218 +37,10 @@ from hardspike.snn.surrogate import (
     Pointwise,
     Rectangular,
     StraightThrough,
-    Surrogate,
     Triangular,
 )
 
-CHUNK = 2048  # neurons; 8 timesteps of their potentials fit the level-2 cache
 Pool = tuple[int, int]
-
-# numba has no types of its own for mypy.
-_compiled: Callable[[Callable[..., Any]], Callable[..., Any]] = njit(nogil=True, cache=True)
-# Reductions are only vectorised where the order of their sums is free.
-_reduction: Callable[[Callable[..., Any]], Callable[..., Any]] = njit(nogil=True, cache=True, fastmath={"reassoc"})
-
-
-@_compiled
-def _step(
-    cur: Any, state: Any, potential: Any, spike: Any, n: int, constants: Any, soft: bool, fire_first: bool
-) -> None:
-    """One timestep of n neurons: potential and spike are written, state is moved on."""
-    leak, threshold, fires_at, zero, one = constants[0], constants[1], constants[2], constants[3], constants[4]
-    if fire_first:
-        for i in range(n):
-            u = state[i]
-            s = one if u >= fires_at else zero
-            potential[i] = u
-            spike[i] = s
-            state[i] = leak * u + cur[i] - threshold * s if soft else leak * (u * (one - s)) + cur[i]
-    else:
-        for i in range(n):
-            u = leak * state[i] + cur[i]
-            s = one if u >= fires_at else zero
-            potential[i] = u
-            spike[i] = s
-            state[i] = u - threshold * s if soft else u * (one - s)
-
-
-@_compiled
-def _pool(spike: Any, lines: Any, out: Any, rows: int, kh: int, width: int, kw: int, inner: int, window: Any) -> None:
-    """Mean over kh x kw windows of `rows` pooled rows; out has rows x (width / kw) x inner. `lines` is scratch."""
-    line, groups = width * inner, rows * (width // kw)
-    for r in range(rows):
-        for i in range(line):
-            first = r * kh * line + i
-            lines[r * line + i] = spike[first] + spike[first + line] if kh > 1 else spike[first]
-        for a in range(2, kh):
-            for i in range(line):
-                lines[r * line + i] += spike[(r * kh + a) * line + i]
-    if inner == 1 and kw == 2:  # its own loop, because it vectorises
-        for g in range(groups):
-            out[g] = (lines[2 * g] + lines[2 * g + 1]) / window
-        return
-    for g in range(groups):
-        base, base_in = g * inner, g * kw * inner
-        for i in range(inner):
-            out[base + i] = lines[base_in + i] + lines[base_in + inner + i] if kw > 1 else lines[base_in + i]
-        for b in range(2, kw):
-            for i in range(inner):
-                out[base + i] += lines[base_in + b * inner + i]
-    for i in range(groups * inner):
-        out[i] /= window
-
-
-@_compiled
-def _unpool(grad: Any, lines: Any, out: Any, rows: int, kh: int, width: int, kw: int, inner: int, window: Any) -> None:
-    """The gradient of `_pool`."""
-    line, groups = width * inner, rows * (width // kw)
-    if inner == 1 and kw == 2:
-        for g in range(groups):
-            each = grad[g] / window
-            lines[2 * g] = each
-            lines[2 * g + 1] = each
-    else:
-        for g in range(groups):
-            for b in range(kw):
-                for i in range(inner):
-                    lines[(g * kw + b) * inner + i] = grad[g * inner + i] / window
-    for r in range(rows):
-        for a in range(kh):
-            for i in range(line):
-                out[(r * kh + a) * line + i] = lines[r * line + i]
-
-
-@_compiled
-def _forward(
-    current: Any, out: Any, constants: Any, flags: Any, layout: Any, first_row: int, last_row: int, steps: int
-) -> None:
-    """Rows first_row..last_row - 1 of current [1 or T, rows * row] into out [T, rows * pooled row]."""
-    soft, fire_first, static = flags[0] == 1, flags[1] == 1, flags[2] == 1
-    kh, width, kw, inner = layout[0], layout[1], layout[2], layout[3]
-    row, pooled = kh * width * inner, (width // kw) * inner
-    chunk_rows = max(1, CHUNK // row)
-    pooling = kh * kw > 1
-    size = chunk_rows * row
-    state, potential = np.empty(size, current.dtype), np.empty(size, current.dtype)
-    spike, lines = np.empty(size, current.dtype), np.empty(size, current.dtype)
-    for start in range(first_row, last_row, chunk_rows):
-        rows = min(chunk_rows, last_row - start)
-        n = rows * row
-        state[:n] = constants[5]
-        for t in range(steps):
-            cur = current[0 if static else t, start * row : start * row + n]
-            target = out[t, start * pooled : (start + rows) * pooled]
-            if pooling:
-                _step(cur, state, potential, spike, n, constants, soft, fire_first)
-                _pool(spike, lines, target, rows, kh, width, kw, inner, constants[6])
-            else:
-                _step(cur, state, potential, target, n, constants, soft, fire_first)
-
-
-@_compiled
-def _slope(kind: int, shape: Any, potential: Any, out: Any, n: int, threshold: Any, zero: Any) -> None:
-    """Surrogate derivative of the spike; `kind` and `shape`: see `_coded`."""
-    scale, gain, a = shape[0], shape[1], shape[2]
-    if kind == 0:
-        for i in range(n):
-            height = a - abs((potential[i] - threshold) * scale)
-            out[i] = gain * (height if height > zero else zero)
-    elif kind == 1:
-        for i in range(n):
-            out[i] = gain * np.exp(-a * abs((potential[i] - threshold) * scale))
-    else:
-        for i in range(n):
-            out[i] = gain if abs((potential[i] - threshold) * scale) < a else zero
-
-
-@_reduction
-def _dot(a: Any, b: Any, n: int) -> Any:
-    total = a[0] * b[0]
-    for i in range(1, n):
-        total += a[i] * b[i]
-    return total
-
-
-@_compiled
-def _backward(
-    grad_out: Any,
-    current: Any,
-    grad_current: Any,
-    sums: Any,
-    constants: Any,
-    flags: Any,
-    layout: Any,
-    kind: int,
-    shape: Any,
-    first_row: int,
-    last_row: int,
-    steps: int,
-) -> None:
-    """Writes grad_current [1 or T, rows * row]; adds to sums (float64) d threshold, d leak and d potential before step 0."""
-    soft, fire_first, static = flags[0] == 1, flags[1] == 1, flags[2] == 1
-    detach, normalised, need_threshold, need_leak = flags[3] == 1, flags[4] == 1, flags[5] == 1, flags[6] == 1
-    kh, width, kw, inner = layout[0], layout[1], layout[2], layout[3]
-    row, pooled = kh * width * inner, (width // kw) * inner
-    chunk_rows = max(1, CHUNK // row)
-    pooling = kh * kw > 1
-    leak, threshold, fires_at, zero, one = constants[0], constants[1], constants[2], constants[3], constants[4]
-    # d reset / d spike is -(by_constant + by_potential u), d reset / d u is 1 - emptied s.
-    by_constant = threshold if soft and not detach else zero
-    by_potential = zero if soft or detach else (leak if fire_first else one)
-    emptied = zero if soft else one
-    size = chunk_rows * row
-    potentials = np.empty((steps, size), current.dtype)
-    spike, state, lines = np.empty(size, current.dtype), np.empty(size, current.dtype), np.empty(size, current.dtype)
-    grad_state, grad_spike = np.empty(size, current.dtype), np.empty(size, current.dtype)
-    through, ones = np.empty(size, current.dtype), np.ones(size, current.dtype)
-    for start in range(first_row, last_row, chunk_rows):
-        rows = min(chunk_rows, last_row - start)
-        n = rows * row
-        state[:n] = constants[5]
-        for t in range(steps):
-            cur = current[0 if static else t, start * row : start * row + n]
-            _step(cur, state, potentials[t], spike, n, constants, soft, fire_first)
-        grad_state[:n] = zero
-        if static:
-            grad_current[0, start * row : start * row + n] = zero
-        for t in range(steps - 1, -1, -1):
-            u = potentials[t]
-            given = grad_out[t, start * pooled : (start + rows) * pooled]
-            if pooling:
-                _unpool(given, lines, grad_spike, rows, kh, width, kw, inner, constants[6])
-                given = grad_spike
-            into = grad_current[0 if static else t, start * row : start * row + n]
-            _slope(kind, shape, u, through, n, threshold, zero)
-            for i in range(n):
-                spike[i] = one if u[i] >= fires_at else zero
-                through[i] *= given[i] - grad_state[i] * (by_constant + by_potential * u[i])
-            if need_threshold:
-                sums[0] -= _dot(through, u, n) / threshold if normalised else _dot(through, ones, n)
-                if soft:
-                    sums[0] -= _dot(grad_state, spike, n)
-            if fire_first:
-                if need_leak:
-                    for i in range(n):
-                        lines[i] = u[i] * (one - emptied * spike[i])
-                    sums[1] += _dot(grad_state, lines, n)
-                for i in range(n):
-                    into[i] = grad_state[i] + (into[i] if static else zero)
-                for i in range(n):
-                    grad_state[i] = through[i] + grad_state[i] * leak * (one - emptied * spike[i])
-            else:
-                for i in range(n):
-                    through[i] += grad_state[i] * (one - emptied * spike[i])
-                for i in range(n):
-                    into[i] = through[i] + (into[i] if static else zero)
-                    grad_state[i] = through[i] * leak
-                if need_leak:
-                    for i in range(n):
-                        before = potentials[t - 1 if t else 0, i]
-                        fired = one if before >= fires_at else zero
-                        left = before - threshold * fired if soft else before * (one - fired)
-                        lines[i] = left if t else constants[5]
-                    sums[1] += _dot(through, lines, n)
-        sums[2] += _dot(grad_state, ones, n)
 
 
 @cache
@@ -291,6 +90,23 @@ def _layout(current_TB: Tensor, pool: Pool) -> _Layout | None:
     return _Layout(rows, numbers, memory, (height // pool[0], width // pool[1]))
 
 
+Fusable = Pointwise | AdaptiveSharpness | LayerSharpness
+# Kind, gain and a of the adaptive slopes; x = alpha (u - threshold), alpha = w / (M + factor D + smallest width).
+_ADAPTIVE: dict[Shape, tuple[int, float, float]] = {
+    "atan": (3, 1 / 2, math.pi**2 / 4),  # gain alpha / (1 + a x^2)
+    "triangular": (4, 1.0, 0.0),  # gain alpha max(0, 1 - |x|)
+    "rectangular": (5, 1 / 2, 0.0),  # gain alpha where |x| < 1
+    "gaussian": (6, 1 / math.sqrt(2 * math.pi), -1 / 2),  # gain alpha exp(a x^2)
+    "sigmoid": (7, 1.0, 0.0),  # gain alpha e / (1 + e)^2, e = exp(-|x|)
+}
+
+
+def _coded_adaptive(run: SharpnessRun) -> tuple[int, tuple[float, ...]]:
+    """Kind, and (w, how far the moments move, factor of D, smallest width, gain, a)."""
+    kind, gain, a = _ADAPTIVE[run.sharpness.shape]
+    return kind, (run.sharpness.mass_width, 1 - KEPT if run.updates else 0.0, SPREAD_FACTOR, SMALLEST_WIDTH, gain, a)
+
+
 def _coded(surrogate: Pointwise, threshold: float) -> tuple[int, tuple[float, float, float]]:
     """Kind 0: gain max(0, a - |x|), 1: gain exp(-a |x|), 2: gain where |x| < a, with x = scale (u - threshold).
 
@@ -336,7 +152,7 @@ class FusedMultiStep(torch.autograd.Function):
         leak: Tensor,
         steps: int,
         settings: NeuronSettings,
-        surrogate: Pointwise,
+        surrogate: Fusable,
         pool: Pool,
         layout: _Layout,
     ) -> Tensor:
@@ -354,7 +170,7 @@ class FusedMultiStep(torch.autograd.Function):
         out = _empty(shape, current_TB.dtype, layout)
         source, target = _flat(current_TB, layout), _flat(out, layout)
         numbers = np.array(layout.numbers, np.int64)
-        _in_parts(layout.rows, lambda a, b, _: _forward(source, target, constants, flags, numbers, a, b, steps))
+        _in_parts(layout.rows, lambda a, b, _: forward(source, target, constants, flags, numbers, a, b, steps))
         ctx.save_for_backward(current_TB)
         ctx.kernel = (constants, flags, numbers, layout, steps, settings, surrogate)
         return out
@@ -364,17 +180,26 @@ class FusedMultiStep(torch.autograd.Function):
         refuse_second_derivative()
         (current_TB,) = ctx.saved_tensors
         constants, flags, numbers, layout, steps, settings, surrogate = ctx.kernel
-        more = [settings.detach_reset, surrogate.normalised, *ctx.needs_input_grad[1:3]]
-        flags = np.concatenate([flags, np.array(more, np.int64)])
         grad_current = _empty(current_TB.shape, current_TB.dtype, layout)
-        kind, slope = _coded(surrogate, float(constants[1]))
+        mean = spread = np.empty((0, 0), constants.dtype)
+        slope: tuple[float, ...]
+        if isinstance(surrogate, AdaptiveSharpness | LayerSharpness):
+            adaptive = surrogate if isinstance(surrogate, LayerSharpness) else surrogate.begin().of(None)
+            mean, spread = (_flat(kept_TB, layout) for kept_TB in adaptive.moments(steps, current_TB[0], layout.memory))
+            normalised = False
+            kind, slope = _coded_adaptive(adaptive.run)
+        else:
+            normalised = surrogate.normalised
+            kind, slope = _coded(surrogate, float(constants[1]))
+        more = [settings.detach_reset, normalised, *ctx.needs_input_grad[1:3]]
+        flags = np.concatenate([flags, np.array(more, np.int64)])
         shape = np.array(slope, constants.dtype)
         arrays = _flat(grad_outputs[0], layout), _flat(current_TB, layout), _flat(grad_current, layout)
         sums = np.zeros((torch.get_num_threads(), 3))
         _in_parts(
             layout.rows,
-            lambda first, last, part: _backward(
-                *arrays, sums[part], constants, flags, numbers, kind, shape, first, last, steps
+            lambda first, last, part: backward(
+                *arrays, sums[part], constants, flags, numbers, kind, shape, mean, spread, first, last, steps
             ),
         )
         total = sums.sum(0)
@@ -388,10 +213,12 @@ class FusedMultiStep(torch.autograd.Function):
         )
 
 
-def fusable(current_TB: Tensor, surrogate: Surrogate, pool: Pool) -> _Layout | None:
+def fusable(current_TB: Tensor, pool: Pool) -> _Layout | None:
     """The memory layout the fused kernel would use, or None where `membrane.MultiStep` has to do the work."""
-    if not isinstance(surrogate, Pointwise) or current_TB.device.type != "cpu":
-        return None
-    if current_TB.dtype not in (torch.float32, torch.float64) or not current_TB.numel():
+    if (
+        current_TB.device.type != "cpu"
+        or current_TB.dtype not in (torch.float32, torch.float64)
+        or not current_TB.numel()
+    ):
         return None
     return _layout(current_TB, pool)

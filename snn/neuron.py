@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hardspike.snn.adaptive_surrogate import AdaptiveSharpness, LayerSharpness
 from hardspike.snn.errors import DataError
 from hardspike.snn.membrane import MultiStep, NeuronSettings
 from hardspike.snn.surrogate import Pointwise, detaches_reset, surrogate_of
@@ -59,10 +60,14 @@ def fire(
         )
     leak = threshold.new_tensor(settings.leak) if leak is None else leak
     settings, surrogate = _differentiated(settings), surrogate_of(layer)
-    if _fused_allowed.get() and isinstance(surrogate, Pointwise) and current_TB.device.type == "cpu":
+    if (
+        _fused_allowed.get()
+        and current_TB.device.type == "cpu"
+        and isinstance(surrogate, Pointwise | AdaptiveSharpness | LayerSharpness)
+    ):
         from hardspike.snn import fused_neuron  # numba takes a second to import
 
-        layout = fused_neuron.fusable(current_TB, surrogate, pool)
+        layout = fused_neuron.fusable(current_TB, pool)
         if layout is not None:
             kernel: Callable[..., Tensor] = fused_neuron.FusedMultiStep.apply
             return kernel(current_TB, threshold, leak, steps, settings, surrogate, pool, layout)
