@@ -28,6 +28,7 @@ BLACK_BOX_POINTS = 0.01
 # The probing attacks run on this many images at most.
 PROBE_IMAGES = 64
 NOISE_DRAWS = 10
+SQUARE_QUERIES = 100
 
 
 def zero_gradient_share(logits: Logits, data: ImageSet, members: Sequence[Member], batch_size: int = 128) -> float:
@@ -160,9 +161,11 @@ def _black_box(attacker: Attacker, made: Evaluation, members: Sequence[Member]) 
     what = "black-box and transfer members"
     if not indices:
         standing = (made.broken_by == SURVIVED).nonzero().flatten()[:PROBE_IMAGES]
-        what = "Square with 200 queries"
+        what = f"Square with {SQUARE_QUERIES} queries"
         if len(standing):
-            robust = _robust(attacker, attacker.data.select(standing), attacker.eps, [parse_member("square200")])
+            robust = _robust(
+                attacker, attacker.data.select(standing), attacker.eps, [parse_member(f"square{SQUARE_QUERIES}")]
+            )
             extra = round((1 - robust) * len(standing))
     return Check(
         name="black box or transfer stronger than white box",

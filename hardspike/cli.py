@@ -21,6 +21,7 @@ from hardspike.commands import (
     Convert,
     Corrupt,
     Deploy,
+    Energy,
     Export,
     Fault,
     Measurement,
@@ -63,6 +64,7 @@ COMMANDS: dict[str, Callable[..., Output]] = {
     "replay": Replay,
     "report": Report,
     "certify": Certify,
+    "energy": Energy,
     "corrupt": Corrupt,
     "fault": Fault,
 }
@@ -107,7 +109,7 @@ def _execute(command: Output, console: Console) -> int:
         return _sweep(command, console)
     if isinstance(command, Export):
         folder = RunFolder.open(command.run)
-        Pipeline(folder).require("convert")
+        folder.require("convert")
         save_onnx(command.onnx, load_network(folder.ann))
         Console().print(f"ONNX: {command.onnx}", markup=False, highlight=False, soft_wrap=True)
         return 0
@@ -118,7 +120,7 @@ def _execute(command: Output, console: Console) -> int:
     pipeline = Pipeline(folder, Silent() if command.quiet or command.json else bars)
     with bars:
         if isinstance(command, Measurement):
-            result = measure(command, pipeline)
+            result = measure(command, folder, pipeline.progress)
         else:
             _work(command, pipeline)
     if not current_group().leads:
@@ -224,14 +226,14 @@ def _work(command: Output, pipeline: Pipeline) -> None:
     if isinstance(command, Run):
         pipeline.run_all()
     elif isinstance(command, Replay) and (command.backend is not None or command.images is not None):
-        pipeline.require("replay")
+        pipeline.folder.require("replay")
         pipeline.replay_on(*_replay_choice(command, pipeline.folder))
     elif isinstance(command, Attack) and attack_choice(command, pipeline.folder)[1]:
         if command.redo:
             raise SettingsError(
                 "attack: --redo is of the recipe's own evaluation; remove the folder of this one instead"
             )
-        pipeline.require("attack")
+        pipeline.folder.require("attack")
         pipeline.attack_with(*attack_choice(command, pipeline.folder))
     else:
         assert isinstance(command, Stage | Train)

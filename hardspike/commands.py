@@ -180,6 +180,21 @@ class Certify(Measurement):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Energy(Measurement):
+    """Make the deployed network work as hard as possible within eps: most synaptic operations, the class kept or not.
+
+    Beside controls: random noise, all pixels brighter, an image of ones, a flat grey one, and the run's accuracy attack.
+    """
+
+    eps: Annotated[tuple[str, ...], tyro.conf.arg(metavar="EPS ...")] = ()
+    """L-infinity budgets in units of [0, 1], also as fractions; the recipe's own otherwise."""
+    steps: int = 100
+    """Trials per start, of three."""
+    seed: int = 0
+    """Of all random numbers."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Corrupt(Measurement):
     """Accuracy under the 15 corruptions of CIFAR-10-C (noise, blur, weather, digital) at 5 severities, for any image size."""
 

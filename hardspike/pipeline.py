@@ -30,8 +30,8 @@ from hardspike.results import adversarial_sets, equalities, layer_fits, replayed
 from hardspike.run_folder import RunFolder
 from hardspike.snn.atomic import read_json, write_json, write_text
 from hardspike.snn.checkpoint import load_network, save_network
-from hardspike.snn.data import ImageSet, Splits, load_dataset
-from hardspike.snn.errors import FileError, SettingsError
+from hardspike.snn.data import Splits, load_dataset
+from hardspike.snn.errors import SettingsError
 from hardspike.snn.network import SpikingNetwork
 from hardspike.snn.parallel import Group, current_group
 from hardspike.snn.progress import Prefixed, Progress, Silent
@@ -80,7 +80,7 @@ class Pipeline:
             together.wait()
             if self.folder.finished(stage) and not redo:
                 continue
-            self.require(stage)
+            self.folder.require(stage)
             together.wait()  # all have looked at the records before the leader changes them
             if group.leads:
                 self.folder.begin(stage, anew=redo)
@@ -100,29 +100,6 @@ class Pipeline:
 
     def splits(self) -> Splits:
         return load_dataset(self.folder.recipe.data)
-
-    def test_images(self, count: int) -> ImageSet:
-        """The first `count` test images."""
-        return self.splits().test.first(count)
-
-    def require_finished(self, stage: str) -> None:
-        """Raise FileError unless `stage` has finished with this recipe."""
-        if stage not in self.folder.recipe.stages or not self.folder.finished(stage):
-            self.require(stage)
-            raise FileError(
-                f"{self.folder.path}: stage '{stage}' has not finished with this recipe; run: hardspike {stage} {self.folder.path}"
-            )
-
-    def require(self, stage: str) -> None:
-        """Raise FileError unless everything `stage` builds on has finished with this recipe."""
-        if stage not in self.folder.recipe.stages:
-            raise FileError(f"{self.folder.path}: its recipe has no stage '{stage}' (deploy.enabled = false)")
-        for needed in self.folder.recipe.needs(stage):
-            if not self.folder.finished(needed):
-                raise FileError(
-                    f"{self.folder.path}: stage '{stage}' needs '{needed}', which has not finished with this recipe; "
-                    f"run: hardspike {needed} {self.folder.path}"
-                )
 
     def train(self) -> None:
         recipe = self.folder.recipe

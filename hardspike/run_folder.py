@@ -83,6 +83,25 @@ class RunFolder:
     def finished(self, stage: str) -> bool:
         return bool(self._records().get(stage, {}).get("key") == self.key(stage))
 
+    def require(self, stage: str) -> None:
+        """Raise FileError unless everything `stage` builds on has finished with this recipe."""
+        if stage not in self.recipe.stages:
+            raise FileError(f"{self.path}: its recipe has no stage '{stage}' (deploy.enabled = false)")
+        for needed in self.recipe.needs(stage):
+            if not self.finished(needed):
+                raise FileError(
+                    f"{self.path}: stage '{stage}' needs '{needed}', which has not finished with this recipe; "
+                    f"run: hardspike {needed} {self.path}"
+                )
+
+    def require_finished(self, stage: str) -> None:
+        """Raise FileError unless `stage` itself has finished with this recipe."""
+        if stage not in self.recipe.stages or not self.finished(stage):
+            self.require(stage)
+            raise FileError(
+                f"{self.path}: stage '{stage}' has not finished with this recipe; run: hardspike {stage} {self.path}"
+            )
+
     def seconds(self) -> dict[str, float]:
         """Wall time of each finished stage."""
         return {stage: record["seconds"] for stage, record in self._records().items() if "seconds" in record}

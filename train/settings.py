@@ -127,9 +127,6 @@ def check_fit(stage: str, settings: FitSettings, *, least_epochs: int = 1) -> No
     check("eps", 0 < settings.eps < 1, "use a value in (0, 1)")
     # At alpha = 0 the KL and its gradient are zero; at alpha = eps no step is left.
     check("alpha_share", 0 < settings.alpha_share < 1, "use a share of eps in (0, 1), e.g. 0.5")
-    with _naming(f"{stage}.attack"):
-        kinds = {member.kind for member in settings.members()}
-    check("attack", kinds <= CRAFTING, f"training crafts with {', '.join(sorted(CRAFTING))}")
     check("beta", settings.beta >= 0, "use 0 or more")
     check("restarts", settings.restarts >= 1, "use 1 or more")
     check("orthogonal", settings.orthogonal >= 0, "use 0 or more, 0.004 in SNN-RAT's re-implementations")
@@ -156,6 +153,8 @@ def check_fit(stage: str, settings: FitSettings, *, least_epochs: int = 1) -> No
     )
     with _naming(f"{stage}.attack"):
         members = settings.members()
+    kinds = {member.kind for member in members}
+    check("attack", kinds <= CRAFTING, f"training crafts with {', '.join(sorted(CRAFTING))}")
     for member in members:
         check("attack", member.kind != "noise", "noise is no training attack; use fgsm, rfgsm or pgd10")
     needs_start = settings.crafting_loss() == "kl" and any(m.kind == "fgsm" for m in members)

@@ -18,6 +18,7 @@ shipped = false
 eps = [0.1]
 images = 12
 members = ["fgsm", "pgd3/triangular:0.5"]
+targets = ["ann", "snn", "deployed"]
 [report]
 examples = 2
 [control.train]
