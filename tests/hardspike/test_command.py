@@ -261,7 +261,8 @@ def test_redo_does_the_work_again_to_the_same_bits(hardspike: Invoke, run: Path)
 
 def test_an_updated_training_field_trains_again(hardspike: Invoke, run: Path) -> None:
     recipe = run.parent / "tiny.toml"
-    recipe.write_text(TINY_RECIPE.replace("epochs = 2", "epochs = 3"), encoding="utf-8")
+    changed = TINY_RECIPE.replace("epochs = 2", "epochs = 3") + "[deploy]\nenabled = false\n"  # deploying takes long
+    recipe.write_text(changed, encoding="utf-8")
     code, _, err = hardspike("run", recipe, "--out", run.parent, "--update", "--quiet")
     assert code == 0, err
     assert _epochs(run, "train") == 2 + 3 and _epochs(run, "convert") == 1 + 1
