@@ -108,7 +108,7 @@ def energy_report(
         profile=profile.name,
         samples=len(clean),
         cores=busiest.cores if busiest is not None else None,
-        sets=tuple(_beside(name, work, work) for name, work in measured.items()),
+        sets=tuple(_beside(name, work, measured[CLEAN]) for name, work in measured.items()),
     )
 
 

@@ -74,8 +74,8 @@ def _ball(clean: list[int]) -> Tensor:
 def test_reaches_the_true_maximum_of_small_balls(seed: int) -> None:
     """Of every image of the ball; some pixels are black and send no message."""
     graph, rng = _toy(seed), np.random.default_rng(100 + seed)
-    greys = rng.integers(0, 40, size=(8, 3)) * (rng.random((8, 3)) < 0.7)
-    images = torch.from_numpy(greys).float().view(8, 1, 1, 3) / 255
+    greys = rng.integers(0, 40, size=(6, 3)) * (rng.random((6, 3)) < 0.7)
+    images = torch.from_numpy(greys).float().view(6, 1, 1, 3) / 255
     before = _run(graph, images)
     free, kept = (
         _run(graph, energy_attack(graph, images, eps=RADIUS / 255, keep_class=k, steps=40)) for k in (False, True)
@@ -161,11 +161,12 @@ def test_an_endangered_class_adds_its_margins_gradient(deployed: tuple[ProcessGr
 
 def test_neither_batches_nor_company_change_a_result(deployed: tuple[ProcessGraph, Tensor]) -> None:
     graph, images = deployed
-    arguments = dict(eps=0.08, keep_class=True, steps=6, seed=3)
+    images = images[:7]
+    arguments = dict(eps=0.08, keep_class=True, steps=3, seed=3)
     done: list[int] = []
     whole = energy_attack(graph, images, **arguments)  # type: ignore[arg-type]
-    parts = energy_attack(graph, images, batch_size=5, progress=done.append, **arguments)  # type: ignore[arg-type]
-    assert torch.equal(whole, parts) and done == [5, 5, 2]
+    parts = energy_attack(graph, images, batch_size=3, progress=done.append, **arguments)  # type: ignore[arg-type]
+    assert torch.equal(whole, parts) and done == [3, 3, 1]
     assert torch.equal(whole[:4], energy_attack(graph, images[:4], **arguments))  # type: ignore[arg-type]
     assert not torch.equal(whole, energy_attack(graph, images, **{**arguments, "seed": 4}))  # type: ignore[arg-type]
 
