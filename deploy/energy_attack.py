@@ -6,9 +6,9 @@ network; the backward pass uses a wide surrogate, because silent neurons need a 
 
 The count is a step function of the image, and its largest values are mostly at the ends of the pixels' ranges. So instead of
 small steps, each trial moves a random share of the best image's pixels to the end that the gradient (averaged over trials, with
-noise) points to, and is kept if it counts more; the share shrinks. On two digits networks that gained a fifth more than
-projected gradient ascent with step halving from the same starts at the same cost. A pixel of 0 sends no message at all, so
-ranges start at the darkest grey value that sends one.
+noise) points to, and is kept if it counts more; the share shrinks. On two digits networks, from the same starts and at the
+same cost, the count rose by 6 to 7 % more than by projected gradient ascent with step halving, and by 9 to 10 % more than with
+equal steps. A pixel of 0 sends no message at all, so ranges start at the darkest grey value that sends one.
 
 With the class kept, only images count that the integer network still puts into the clean prediction's class, and where that
 class's margin is small the gradient of the margin is added: a hinge whose weight depends on no unit.
