@@ -96,8 +96,8 @@ def test_greedy_keeps_the_candidate_with_the_largest_margin(network: nn.Module) 
                 with surrogate_gradient(surrogate):
                     g = gradient(network, x, cross_entropy(label))
                 candidates.append(given.take(torch.tensor([row])).ball.project(x + 0.04 * g.sign()))
-            x = max(candidates, key=lambda c: float(margin(network(c), label)))
-            if float(margin(network(x), label)) > 0:
+            x = max(candidates, key=lambda c: float(margin(network(c), label).detach()))
+            if float(margin(network(x), label).detach()) > 0:
                 break
         assert float((found[row] - x[0]).abs().max()) <= 1e-12
 
