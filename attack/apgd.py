@@ -12,85 +12,57 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from hardspike.attack.ball import Ball, norms
+from hardspike.attack.ball import Ball
 from hardspike.attack.gradient import Loss, targeted_ratio
 from hardspike.attack.pgd import LossOfLabels
 from hardspike.attack.problem import Problem
-from hardspike.attack.sa_pgd import corner_start
 from hardspike.attack.standing import Found, in_turn, other_classes
 
 # The share of a step that is new; the rest repeats the step before.
 NEW_SHARE = 0.75
-TINY = 1e-12
 
 # From the problem of the samples that are left, and their places among those the climb began with.
 _LossOfRows = Callable[[Problem, Tensor], Loss]
 
 
-def apgd(
-    problem: Problem,
-    loss: LossOfLabels,
-    *,
-    steps: int,
-    restarts: int = 1,
-    rho: float = 0.75,
-    stop_early: bool = True,
-) -> Tensor:
+def apgd(problem: Problem, loss: LossOfLabels, *, steps: int, rho: float = 0.75, stop_early: bool = True) -> Tensor:
     """Images (B, C, H, W) that fool the model where a climb of `steps` steps found one, the clean ones elsewhere.
 
-    loss: `cross_entropy` (APGD-CE) or `logits_ratio` (APGD-DLR, three classes or more). restarts: climbs from other random
-    starts for the samples that still stand. rho: a step halves unless more than this share of them raised the loss.
-    stop_early: a sample leaves with its first iterate that fools the model; otherwise its last such iterate is returned, as
-    the authors' code does. Which samples are fooled is the same.
+    loss: `cross_entropy` (APGD-CE) or `logits_ratio` (APGD-DLR, three classes or more). rho: a step halves unless more than
+    this share of them raised the loss. stop_early: a sample leaves with its first iterate that fools the model; otherwise its
+    last such iterate is returned, as the authors' code does. Which samples are fooled is the same.
     """
 
-    def climb(restart: int, rest: Problem, _: Tensor) -> Found:
-        start = random_start(rest.ball, rest.draws.uniform(restart, rest.clean))
+    def climb(rest: Problem, _: Tensor) -> Found:
+        start = rest.ball.surface(rest.draws.uniform(0, rest.clean))
         return _climb(rest, start, lambda left, _: loss(left.labels), steps, rho, stop_early)
 
-    return in_turn(problem, (partial(climb, restart) for restart in range(restarts)))
+    return in_turn(problem, [climb])
 
 
 def apgd_targeted(
-    problem: Problem,
-    *,
-    steps: int,
-    targets: int = 9,
-    restarts: int = 1,
-    rho: float = 0.75,
-    stop_early: bool = True,
+    problem: Problem, *, steps: int, targets: int = 9, rho: float = 0.75, stop_early: bool = True
 ) -> Tensor:
     """APGD towards each of the `targets` classes that the model ranks next after the label on the clean image, in turn (APGD-T).
 
     The loss is the targeted DLR; it compares four logits, so with two or three classes it is the target's logit minus the
-    label's. With K classes there are at most K - 1 targets. The rest is as in `apgd`; restarts are per target.
+    label's. With K classes there are at most K - 1 targets. The rest is as in `apgd`.
     """
 
-    def climb(rank: int, restart: int, rest: Problem, clean_logits: Tensor) -> Found:
+    def climb(rank: int, rest: Problem, clean_logits: Tensor) -> Found:
         chosen = other_classes(clean_logits, rest.labels)
         if rank >= chosen.shape[1]:
             return rest.clean, torch.zeros_like(rest.labels, dtype=torch.bool)
         towards = targeted_ratio if clean_logits.shape[1] > 3 else target_margin
-        start = random_start(rest.ball, rest.draws.uniform(rank * restarts + restart, rest.clean))
+        start = rest.ball.surface(rest.draws.uniform(rank, rest.clean))
         return _climb(rest, start, lambda left, rows: towards(left.labels, chosen[rows, rank]), steps, rho, stop_early)
 
-    return in_turn(problem, (partial(climb, rank, restart) for rank in range(targets) for restart in range(restarts)))
+    return in_turn(problem, (partial(climb, rank) for rank in range(targets)))
 
 
 def target_margin(labels: Tensor, targets: Tensor) -> Loss:
     """The target's logit minus the label's, per sample [B]; labels and targets int64 [B]."""
     return lambda logits: (logits.gather(1, targets[:, None]) - logits.gather(1, labels[:, None]))[:, 0]
-
-
-def random_start(ball: Ball, uniform: Tensor) -> Tensor:
-    """A random image on the ball's surface, cut to [0, 1]: its furthest pixel (`linf`) or its whole move (`l2`) is eps away.
-
-    uniform: in [0, 1), the shape of the images.
-    """
-    if ball.norm == "linf":
-        return corner_start(ball, uniform)
-    normal = torch.erfinv((2 * uniform - 1).clamp(-1 + 1e-6, 1 - 1e-6))
-    return ball.project(ball.clean + ball.eps * normal / norms(normal).clamp(min=TINY))
 
 
 @dataclass(slots=True, eq=False)

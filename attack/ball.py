@@ -75,11 +75,18 @@ class Ball:
         signed = 2 * uniform - 1
         if self.norm == "linf":
             return self.project(self.clean + self.eps * signed)
-        # A direction is a normal vector's; erfinv makes one of uniform numbers. The radius uses one of them again.
-        direction = torch.erfinv(signed.clamp(-1 + 1e-6, 1 - 1e-6))
-        radius = uniform.flatten(1)[:, 0] ** (1 / clean_size(self.clean))
-        scaled = direction / norms(direction).clamp(min=1e-12) * radius.view(-1, *[1] * (self.clean.ndim - 1))
+        # The radius uses one of the direction's numbers again.
+        radius = uniform.flatten(1)[:, 0] ** (1 / self.clean[0].numel())
+        scaled = _direction(uniform) * radius.view(-1, *[1] * (self.clean.ndim - 1))
         return self.project(self.clean + self.eps * scaled)
+
+    def surface(self, uniform: Tensor) -> Tensor:
+        """A random image whose furthest pixel (`linf`), or whose whole move (`l2`), is eps away, cut to the ball (APGD's start)."""
+        if self.norm == "l2":
+            return self.project(self.clean + self.eps * _direction(uniform))
+        signed = 2 * uniform - 1
+        longest = signed.abs().flatten(1).amax(1).clamp(min=1e-12).view(-1, *[1] * (signed.ndim - 1))
+        return self.project(self.clean + self.eps * signed / longest)
 
     def corner(self, uniform: Tensor) -> Tensor:
         """A random image as far away as the budget allows: each pixel up or down (the control: noise instead of an attack)."""
@@ -99,9 +106,11 @@ def norms(images: Tensor) -> Tensor:
     return lengths.view(-1, *[1] * (images.ndim - 1))
 
 
-def clean_size(clean: Tensor) -> int:
-    """Pixels of one image, all channels."""
-    return clean[0].numel()
+def _direction(uniform: Tensor) -> Tensor:
+    """A random direction, of Euclidean norm 1: a normal vector's, which erfinv makes of uniform numbers."""
+    normal = torch.erfinv((2 * uniform - 1).clamp(-1 + 1e-6, 1 - 1e-6))
+    unit: Tensor = normal / norms(normal).clamp(min=1e-12)
+    return unit
 
 
 def _on_grid(clean: Tensor, eps: float, grid: int) -> tuple[Tensor, Tensor]:

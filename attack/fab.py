@@ -8,12 +8,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from hardspike.attack.apgd import random_start, target_margin
+from hardspike.attack.apgd import target_margin
 from hardspike.attack.ball import ROUNDING, Ball, Norm, norms
 from hardspike.attack.problem import Problem
 from hardspike.attack.standing import Found, in_turn, other_classes
 
-# Restarts begin this share of the way to the ball's surface.
+# A random start is this share of the way to the ball's surface.
 START_SHARE = 0.5
 # Weights of the plane below this share of the largest count as 0.
 NEGLIGIBLE = 1e-12
@@ -24,7 +24,7 @@ def fab_targeted(
     *,
     steps: int = 100,
     targets: int = 9,
-    restarts: int = 1,
+    random_start: bool = False,
     alpha_max: float = 0.1,
     eta: float = 1.05,
     beta: float = 0.9,
@@ -32,24 +32,23 @@ def fab_targeted(
     """Images (B, C, H, W) of the ball that fool the model where one was found, the clean ones elsewhere.
 
     targets: classes that the model ranks next after the label on the clean image, in turn; at most K - 1 with K classes.
-    restarts: searches per target, all but the first from a random start. alpha_max: largest pull towards the clean image.
+    random_start: begin halfway to the ball's surface rather than at the clean image. alpha_max: largest pull towards the clean image.
     eta: how far a step overshoots the boundary. beta: share of the move that is kept after an adversarial image.
 
     A sample leaves with its first adversarial image inside the ball. Where all are outside, the nearest is projected to the
     ball and judged again; that takes the place of the paper's final search, which shortens a move to report its length.
     """
 
-    def search(rank: int, restart: int, rest: Problem, clean_logits: Tensor) -> Found:
+    def search(rank: int, rest: Problem, clean_logits: Tensor) -> Found:
         chosen = other_classes(clean_logits, rest.labels)
         if rank >= chosen.shape[1]:
             return rest.clean, torch.zeros_like(rest.labels, dtype=torch.bool)
         start = rest.clean
-        if restart:
-            surface = random_start(rest.ball, rest.draws.uniform(rank * restarts + restart, start))
-            start = start + START_SHARE * (surface - start)
+        if random_start:
+            start = start + START_SHARE * (rest.ball.surface(rest.draws.uniform(rank, start)) - start)
         return _search(rest, start, chosen[:, rank], steps, alpha_max, eta, beta)
 
-    return in_turn(problem, (partial(search, rank, restart) for rank in range(targets) for restart in range(restarts)))
+    return in_turn(problem, (partial(search, rank) for rank in range(targets)))
 
 
 def _search(

@@ -68,6 +68,10 @@ def value_and_gradient(logits: Logits, images: Tensor, loss: Loss) -> tuple[Tens
         images = images.detach().requires_grad_(True)
         output = logits(images)
         losses = loss(output)
+        if not losses.requires_grad:
+            raise SettingsError(
+                "model: its logits have no gradient; name only attacks that need none, e.g. square1000, or give a differentiable model"
+            )
         (result,) = torch.autograd.grad(losses.sum(), images)
     return output.detach(), losses.detach(), result
 

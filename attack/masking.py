@@ -4,7 +4,6 @@ After Athalye et al. 2018, Carlini et al. 2019, AutoAttack's flags, and what is 
 looks and says what it saw; what fired stands beside the result. docs/attacks.md explains each under its `anchor`.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,12 +11,12 @@ import torch
 from torch import Tensor
 
 from hardspike.attack.check import Check
-from hardspike.attack.evaluation import CLEAN_ERROR, SURVIVED, Attacker, Evaluation, predict, run_members
+from hardspike.attack.evaluation import CLEAN_ERROR, SURVIVED, Attacker, Evaluation, run_members
 from hardspike.attack.gradient import Logits, cross_entropy, gradient
-from hardspike.attack.members import KINDS, Member, parse_member, split_name
+from hardspike.attack.members import KINDS, Member, parse_member
 from hardspike.snn.data import ImageSet
 from hardspike.snn.parallel import Group
-from hardspike.snn.surrogate import Triangular, surrogate_gradient
+from hardspike.snn.surrogate import surrogate_gradient
 
 ZERO_GRADIENT_LIMIT = 0.05
 SATURATED_LIMIT = 0.05
@@ -46,27 +45,6 @@ def zero_gradient_share(logits: Logits, data: ImageSet, members: Sequence[Member
     return float(sum(zero or [])) / len(data)
 
 
-def listens_to_surrogates(logits: Logits, images: Tensor) -> bool:
-    """Whether the model has spikes of ours, whose gradient a surrogate changes; other models give every member the same."""
-    labels = predict(logits, images)
-    found: list[Tensor] = []
-    for surrogate in (Triangular(1.0), Triangular(3.0)):
-        with surrogate_gradient(surrogate):
-            found.append(gradient(logits, images, cross_entropy(labels)))
-    return not torch.equal(*found)
-
-
-def distinct(members: Sequence[Member]) -> tuple[Member, ...]:
-    """One member of each attack that differs in more than its surrogate: what is left for a model without spikes."""
-    plain = Triangular(1.0)
-    kept: dict[Member, Member] = {}
-    for member in members:
-        name = re.sub(r"\+(at|de)tached", "", split_name(member.name)[0])
-        bare = replace(member, name=name, surrogate=plain, detach_reset=None)
-        kept.setdefault(bare, bare)
-    return tuple(kept.values())
-
-
 def probe(attacker: Attacker, made: Evaluation, members: Sequence[Member]) -> list[Check]:
     """All checks of one evaluation; the attacks among them run on the first images that the model gets right.
 
@@ -82,7 +60,8 @@ def probe(attacker: Attacker, made: Evaluation, members: Sequence[Member]) -> li
         checks += _gradient_checks(
             attacker, data, white_box, float((made.broken_by[right] == SURVIVED).double().mean())
         )
-    checks += [_black_box(attacker, made, members), _noise(attacker, made)]
+        checks.append(_black_box(attacker, made, members))
+    checks.append(_noise(attacker, made))
     return checks
 
 

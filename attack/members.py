@@ -17,7 +17,7 @@ from hardspike.attack.ball import Norm
 from hardspike.attack.decision import boundary_attack
 from hardspike.attack.fab import fab_targeted
 from hardspike.attack.gradient import cross_entropy, logits_ratio
-from hardspike.attack.mixtures import greedy, joint
+from hardspike.attack.greedy import greedy
 from hardspike.attack.pgd import LossOfLabels, fgsm, pgd, rfgsm
 from hardspike.attack.problem import Problem
 from hardspike.attack.sa_pgd import sa_pgd
@@ -102,19 +102,21 @@ class Member:
             ).fresh()
         # An image for another model must not stop at the border of its source.
         early = not (self.last or self.source) and start is None and loss is None
-        found = self._attempt(problem, loss or cross_entropy, start, early)
+        found = self._attempt(problem, loss or cross_entropy, start, early, first=True)
         for restart in range(1, self.restarts):
             standing = ~problem.fools(found)
             if not bool(standing.any()):
                 break
             rest = problem.take(standing).fresh()
             rest = replace(rest, draws=rest.draws.restarted(restart))
-            again = self._attempt(rest, loss or cross_entropy, start, early)
+            again = self._attempt(rest, loss or cross_entropy, start, early, first=False)
             better = rest.fools(again)
             found[standing.nonzero().flatten()[better]] = again[better]
         return found
 
-    def _attempt(self, problem: Problem, loss: LossOfLabels, start: Tensor | None, early: bool) -> Tensor:
+    def _attempt(
+        self, problem: Problem, loss: LossOfLabels, start: Tensor | None, early: bool, *, first: bool
+    ) -> Tensor:
         ball = problem.ball
         step_size = STEP_RATIO * ball.eps / self.steps if self.step_size is None else self.step_size
 
@@ -139,17 +141,15 @@ class Member:
             case "apgd-t":
                 return apgd_targeted(problem, steps=self.steps, targets=self.targets)
             case "fab-t":
-                return fab_targeted(problem, steps=self.steps, targets=self.targets)
+                return fab_targeted(problem, steps=self.steps, targets=self.targets, random_start=not first)
             case "greedy":
                 choices = (self.surrogate, *(s for s in GREEDY if s != self.surrogate))
                 return greedy(
                     problem, loss, surrogates=choices, steps=self.steps, step_size=step_size, start=scattered()
                 )
             case "mixpgd":
-                choices = (self.surrogate, TimeAveraged())
-                return joint(
-                    problem, loss, surrogates=choices, steps=self.steps, step_size=step_size, start=scattered()
-                )
+                both = (self.surrogate, TimeAveraged())
+                return pgd(problem, loss, steps=self.steps, step_size=step_size, start=scattered(), surrogates=both)
             case "square":
                 return square(problem, queries=self.steps)
             case "hop-skip-jump":

@@ -1,12 +1,14 @@
 """FGSM, RFGSM and PGD: signed gradient steps (their L2 forms: normalised ones), projected to the ball."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from hardspike.attack.gradient import Loss, cross_entropy
 from hardspike.attack.problem import Problem
+from hardspike.snn.surrogate import Surrogate
 
 # From labels to a loss of logits; of the samples that still stand.
 LossOfLabels = Callable[[Tensor], Loss]
@@ -38,38 +40,31 @@ def pgd(
     step_size: float,
     start: Tensor,
     stop_early: bool = True,
+    surrogates: Sequence[Surrogate] = (),
 ) -> Tensor:
     """`steps` signed gradient steps from `start`, each projected (Madry et al. 2018).
 
     stop_early: a sample leaves with its first iterate that fools the model; the forward pass that the gradient needs shows it.
     Otherwise, and where none does, the last iterate.
+    surrogates: follow the mean of their gradients, as they are, rather than the problem's own (MIXPGD, ICLR 2024).
     """
-    return ascend(problem, loss, steps=steps, start=start, stop_early=stop_early, move=_fixed_step(step_size))
-
-
-Move = Callable[[Problem, Tensor, Tensor], Tensor]
-
-
-def _fixed_step(size: float) -> Move:
-    return lambda problem, images, gradient: problem.ball.project(images + problem.ball.step(gradient, size))
-
-
-def ascend(problem: Problem, loss: LossOfLabels, *, steps: int, start: Tensor, stop_early: bool, move: Move) -> Tensor:
-    """The loop of PGD: `move` makes the next iterate from (problem, iterate, gradient)."""
-    images = problem.ball.project(start)
+    rules = [replace(problem, surrogate=surrogate).fresh() for surrogate in surrogates] or [problem]
+    ball, labels = problem.ball, problem.labels
+    images = ball.project(start)
     found = images.clone()
     standing = torch.arange(len(problem), device=images.device)
     for _ in range(steps):
-        output, _, gradient = problem.value_and_gradient(images, loss(problem.labels))
-        moved = move(problem, images, gradient)
-        if stop_early:
-            fooled = output.argmax(1) != problem.labels
-            if bool(fooled.any()):
-                found[standing[fooled]] = images[fooled]
-                keep = ~fooled
-                problem, moved, standing = problem.take(keep), moved[keep], standing[keep]
-                if not len(standing):
-                    return found
+        results = [rule.value_and_gradient(images, loss(labels)) for rule in rules]
+        gradient = results[0][2] if len(rules) == 1 else torch.stack([result[2] for result in results]).mean(0)
+        moved = ball.project(images + ball.step(gradient, step_size))
+        keep = results[0][0].argmax(1) == labels
+        if stop_early and not bool(keep.all()):
+            found[standing[~keep]] = images[~keep]
+            rules = [rule.take(keep) for rule in rules]
+            ball, labels = rules[0].ball, rules[0].labels
+            moved, standing = moved[keep], standing[keep]
+            if not len(standing):
+                return found
         images = moved
     found[standing] = images
     return found

@@ -4,7 +4,6 @@ Random numbers belong to samples, not to batches: sample i of a set gets the sam
 company it is attacked, so neither batch size nor early leavers nor torchrun change a result.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -140,6 +139,3 @@ class Problem:
         if isinstance(self.surrogate, AdaptiveSharpness | SharpnessRun):
             return replace(self, surrogate=self.surrogate.begin())
         return self
-
-
-Attack = Callable[[Problem], Tensor]

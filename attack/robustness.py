@@ -17,16 +17,19 @@ from hardspike.attack.evaluation import (
     Evaluation,
     evaluation_mode,
     interval,
+    predict,
     run_members,
 )
-from hardspike.attack.gradient import Logits
-from hardspike.attack.masking import distinct, listens_to_surrogates, probe
-from hardspike.attack.members import Member
-from hardspike.attack.suites import parse_suite
+from hardspike.attack.gradient import Logits, cross_entropy, gradient
+from hardspike.attack.masking import probe
+from hardspike.attack.members import KINDS, Member
+from hardspike.attack.problem import SampleDraws
+from hardspike.attack.suites import distinct, parse_suite
 from hardspike.attack.tuning import tuned
 from hardspike.snn.data import ImageSet
-from hardspike.snn.errors import DataError, FileError
+from hardspike.snn.errors import DataError, FileError, SettingsError
 from hardspike.snn.parallel import current_group
+from hardspike.snn.surrogate import Triangular, surrogate_gradient
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -131,11 +134,12 @@ def evaluate(
             sources=sources,
             group=group,
         )
-        if len(data) and not listens_to_surrogates(model, data.images[:8]):
+        white_box = any(KINDS[member.kind].white_box and not member.source for member in members)
+        if white_box and not listens_to_surrogates(model, data.images[:8]):
             members = distinct(members)
         if tune_on is not None:
             members = tuned(members, attacker, _data(model, *tune_on))
-        who = identity or fingerprint(model, data)
+        who = identity or (fingerprint(model, data) if state is not None else "")
         about = evaluation_identity(attacker, members, who)
         made = continued(attacker, members, None if state is None else Path(state), about, who, progress)
         attacker.progress = None
@@ -185,15 +189,34 @@ def continued(
 
 
 def fingerprint(model: Logits, data: ImageSet) -> str:
-    """Says which model this is: by its weights, else by its logits on the first images."""
+    """Says which model this is: by its weights, and by its logits on random images unless it has noise of its own.
+
+    The logits tell apart what weights do not: timesteps, resets, the code itself. Raises SettingsError where there is neither.
+    """
     digest = hashlib.sha256()
-    if isinstance(model, nn.Module) and model.state_dict():
-        for name, value in model.state_dict().items():
-            digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-    else:
-        with torch.no_grad():
-            digest.update(model(data.images[:64]).detach().cpu().numpy().tobytes())
+    weights = model.state_dict() if isinstance(model, nn.Module) else {}
+    for name, value in weights.items():
+        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    with torch.no_grad():
+        images = SampleDraws(0, torch.arange(16)).uniform(0, data.images[:1].expand(16, -1, -1, -1))
+        once, again = model(images), model(images)
+    if torch.equal(once, again):
+        digest.update(once.detach().cpu().numpy().tobytes())
+    elif not weights:
+        raise SettingsError(
+            "attack: state cannot be kept for a model without weights whose outputs are random; give identity, e.g. 'my model, v2'"
+        )
     return digest.hexdigest()[:16]
+
+
+def listens_to_surrogates(logits: Logits, images: Tensor) -> bool:
+    """Whether the model has spikes of ours, whose gradient a surrogate changes; other models give every member the same."""
+    labels = predict(logits, images)
+    found: list[Tensor] = []
+    for surrogate in (Triangular(1.0), Triangular(3.0)):
+        with surrogate_gradient(surrogate):
+            found.append(gradient(logits, images, cross_entropy(labels)))
+    return not torch.equal(*found)
 
 
 def evaluation_identity(attacker: Attacker, members: Sequence[Member], model: str) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from hardspike.attack.ball import Ball
 from hardspike.attack.gradient import cross_entropy
 from hardspike.attack.pgd import LossOfLabels
 from hardspike.attack.problem import Problem
@@ -26,13 +25,6 @@ def halvings(steps: int) -> Iterator[int]:
         done += period
 
 
-def corner_start(ball: Ball, uniform: Tensor) -> Tensor:
-    """A random image whose furthest pixel is eps away (the start of APGD and SA-PGD). uniform: in [0, 1), shape of the images."""
-    signed = 2 * uniform - 1
-    longest = signed.abs().flatten(1).amax(1).clamp(min=TINY).view(-1, *[1] * (signed.ndim - 1))
-    return ball.project(ball.clean + ball.eps * signed / longest)
-
-
 def sa_pgd(
     problem: Problem, loss: LossOfLabels = cross_entropy, *, steps: int, uniform: Tensor, stop_early: bool = True
 ) -> Tensor:
@@ -42,7 +34,7 @@ def sa_pgd(
     uniform: in [0, 1), the shape of the images; the random start.
     """
     size = problem.ball.eps
-    images = corner_start(problem.ball, uniform)
+    images = problem.ball.surface(uniform)
     found = images.clone()
     fooled_once = torch.zeros(len(problem), dtype=torch.bool, device=images.device)
     standing = torch.arange(len(problem), device=images.device)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hardspike.attack.ball import Norm
-from hardspike.attack.members import Member, require_norm
+from hardspike.attack.members import KINDS, Member, require_norm
 from hardspike.attack.suites import SUITES, parse_suite
 from hardspike.snn.errors import SettingsError
 from hardspike.snn.ranges import require
@@ -51,6 +51,10 @@ class AttackSettings:
     def sources(self) -> tuple[str, ...]:
         """Networks that members transfer from."""
         return tuple(dict.fromkeys(member.source for member in self.parsed() if member.source))
+
+    def without_gradients(self) -> bool:
+        """Whether every member attacks a model by its answers alone, or through another network."""
+        return all(not KINDS[member.kind].white_box or bool(member.source) for member in self.parsed())
 
     def label(self) -> str:
         """Names an evaluation by what its sets depend on, apart from network and budget."""

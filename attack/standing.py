@@ -1,4 +1,4 @@
-"""Several tries on the samples that still stand: what attacks with restarts, or with one try per target class, have in common."""
+"""Tries on the samples that still stand, one after the other: what attacks with a try per target class have in common."""
 
 from collections.abc import Callable, Iterable
 

@@ -1,8 +1,10 @@
 """Lists of attacks by name: `fast` for development, `standard` and `strong` for results."""
 
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 
-from hardspike.attack.members import Member, parse_member
+from hardspike.attack.members import Member, parse_member, split_name
 from hardspike.snn.errors import SettingsError, unknown_name
 from hardspike.snn.surrogate import Surrogate, Triangular
 
@@ -79,3 +81,14 @@ def parse_suite(suite: str | Sequence[str], default: Surrogate = Triangular(1.0)
     if not suite:
         raise SettingsError("attack: the list of members is empty; name at least one, e.g. pgd20")
     return tuple(parse_member(name, default) for name in suite)
+
+
+def distinct(members: Sequence[Member]) -> tuple[Member, ...]:
+    """One member of each attack that differs in more than its surrogate: what is left for a model without spikes."""
+    plain = Triangular(1.0)
+    kept: dict[Member, Member] = {}
+    for member in members:
+        name = re.sub(r"\+(at|de)tached", "", split_name(member.name)[0])
+        bare = replace(member, name=name, surrogate=plain, detach_reset=None)
+        kept.setdefault(bare, bare)
+    return tuple(kept.values())

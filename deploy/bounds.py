@@ -7,9 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hardspike.deploy.emulator import FLOAT32_EXACT
 from hardspike.deploy.process_graph import InputContract, Synapse, magnitude_bound
-from hardspike.deploy.run_synapse import RunSynapse
+from hardspike.deploy.run_synapse import FLOAT32_EXACT, RunSynapse
 from hardspike.snn.architecture import Shape
 
 Bound = NDArray[np.int64]

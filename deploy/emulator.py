@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from hardspike.deploy.fake_quantised import FakeQuantised
 from hardspike.deploy.input_coding import append_constant_channels, check_image_input, check_messages
 from hardspike.deploy.process_graph import GraphLayer, NeuronGroup, ProcessGraph, Synapse, magnitude_bound
-from hardspike.deploy.run_synapse import RunSynapse
+from hardspike.deploy.run_synapse import FLOAT32_EXACT, RunSynapse
 from hardspike.deploy.trace import States, Trace, count_events, join_traces
 from hardspike.hw_profiles.profile import Numerics
 from hardspike.snn.architecture import INPUT, Shape
@@ -31,8 +31,6 @@ from hardspike.snn.surrogate import (
     detaches_reset,
     surrogate_of,
 )
-
-FLOAT32_EXACT = 1 << 24
 
 # What is left of a layer's spikes, [T, B, ...], on their way: from its name, the spikes and the encoded input, batch first.
 SpikeFaults = Callable[[str, Tensor, Tensor], Tensor]

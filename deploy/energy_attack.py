@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from hardspike.attack.ball import Ball, clean_size
+from hardspike.attack.ball import Ball
 from hardspike.attack.gradient import margin
 from hardspike.attack.problem import Draws, SampleDraws
 from hardspike.deploy.emulator import Emulator, EmulatorBackend
@@ -210,7 +210,7 @@ def _search(
     """The image that counts most after one trial per purpose of the draws; `start` where none is allowed."""
     point = meter.measure(start, target)
     best, most = start, torch.where(point.kept, point.counted, -1.0)
-    wish, one_pixel = point.direction, 1 / clean_size(start)
+    wish, one_pixel = point.direction, 1 / start[0].numel()
     for step, purpose in enumerate(purposes):
         first, second, third = draws.uniform(purpose, best[:, None].expand(-1, 3, -1, -1, -1)).unbind(1)
         upwards = wish + NOISE * (2 * first - 1) > 0

@@ -11,7 +11,6 @@ from hardspike.deploy.constant_drive import periods
 from hardspike.deploy.process_graph import ConvSynapse, GraphLayer, ProcessGraph, Synapse, magnitude_bound
 from hardspike.deploy.spike_bounds import NeuronRule, SpikeBounds, by_last_reset, by_steps
 from hardspike.snn.architecture import INPUT
-from hardspike.snn.errors import UnsupportedLayerError
 
 # Decays multiply a state by up to 2^12, and float64 holds integers up to 2^53.
 STATE_EXACT = 1 << 41
@@ -51,10 +50,7 @@ class NetworkBounds:
 
 
 class IntervalNetwork:
-    """Prepared once per graph. windows: bound the spikes of every window of steps, not only of every step (spike_bounds.py).
-
-    Raises UnsupportedLayerError for a layer before the output that never fires: what it sends is not defined.
-    """
+    """Prepared once per graph. windows: bound the spikes of every window of steps, not only of every step (spike_bounds.py)."""
 
     def __init__(self, graph: ProcessGraph, *, windows: bool = True) -> None:
         self.graph, self.windows = graph, windows
@@ -64,8 +60,6 @@ class IntervalNetwork:
             for layer in graph.layers
         }
         for layer in graph.layers:
-            if layer is not graph.output and not layer.neurons.spiking:
-                raise UnsupportedLayerError(f"layer '{layer.name}' never fires; only the output layer may be so")
             drive = (self._reach(layer) << graph.numerics.state_shift) + int(self.bias[layer.name].abs().max())
             assert 2 * graph.time_steps * drive + graph.numerics.state_max < STATE_EXACT, "float64 would round"
 

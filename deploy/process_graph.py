@@ -91,7 +91,7 @@ Synapse = ConvSynapse | DenseSynapse
 class NeuronGroup:
     """threshold: mantissa; bias: int32 mantissas, of a shape that broadcasts to the layer's.
 
-    spiking False: never fires, and v is the output.
+    spiking False: never fires, and v is the output; only of the last layer.
     """
 
     threshold: int
@@ -137,6 +137,8 @@ class ProcessGraph:
                 raise UnsupportedLayerError(f"layer '{layer.name}' appears twice; give every layer a name of its own")
             self._check_synapses(layer, shapes)
             self._check_neurons(layer)
+            if layer is not self.output and not layer.neurons.spiking:
+                raise UnsupportedLayerError(f"layer '{layer.name}' never fires; only the output layer may be so")
             shapes[layer.name] = layer.shape
 
     @property

@@ -8,6 +8,9 @@ from hardspike.deploy.block_kernels import split_block_kernel
 from hardspike.deploy.process_graph import ConvSynapse, Synapse
 from hardspike.snn.architecture import Shape
 
+# Integers below it are exact in float32, and so are sums whose partial sums stay below it.
+FLOAT32_EXACT = 1 << 24
+
 
 class RunSynapse(nn.Module):
     """Sum over a synapse's inputs of weight * message. weight: the integers times `factor`, in `dtype`."""

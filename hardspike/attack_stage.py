@@ -6,10 +6,11 @@ from pathlib import Path
 
 from hardspike.attack.adversarial_set import AdversarialSet, load_adversarial_set, save_adversarial_set
 from hardspike.attack.evaluation import Attacker
-from hardspike.attack.masking import distinct, probe
+from hardspike.attack.masking import probe
 from hardspike.attack.members import Member, parse_member
 from hardspike.attack.robustness import continued, evaluation_identity
 from hardspike.attack.settings import AttackSettings
+from hardspike.attack.suites import distinct
 from hardspike.attack.tuning import tuned
 from hardspike.run_folder import RunFolder
 from hardspike.run_networks import RunNetworks
@@ -20,20 +21,26 @@ from hardspike.snn.progress import Progress
 
 
 def attack_networks(
-    folder: RunFolder, settings: AttackSettings, label: str, splits: Splits, progress: Progress
+    folder: RunFolder,
+    settings: AttackSettings,
+    label: str,
+    splits: Splits,
+    progress: Progress,
+    backend: str = "emulator",
 ) -> None:
-    """Every target at every budget, white-box; each set is written after every member, and checked for masking at the end.
+    """Every target at every budget; each set is written after every member, and checked for masking at the end.
 
-    label: of the folder of the sets; '' for the recipe's own. Raises FileError where a set there was made for something else.
+    label: of the folder of the sets; '' for the recipe's own. backend: that the deployed network is judged on; only the
+    emulator has gradients. Raises FileError where a set there was made for something else.
     """
     data = splits.test.first(settings.images)
     group = current_group()
     for target in settings.targets:
         for eps in settings.eps:
             path = folder.attack_set(target, eps, label)
-            networks = RunNetworks(folder)  # for every budget anew: noise of their own starts from its seed
+            networks = RunNetworks(folder, backend)  # for every budget anew: noise of their own starts from its seed
             attacker = Attacker(
-                model=networks.load(target),
+                model=networks.judged(target),
                 data=data,
                 eps=eps,
                 norm=settings.norm,
@@ -46,7 +53,7 @@ def attack_networks(
             if target == "ann":
                 members = distinct(members)
             made_of = f"{folder.key('deploy' if folder.recipe.deploy.enabled else 'convert')} {target}"
-            if settings.tune_images:
+            if settings.tune_images and not settings.without_gradients():
                 kept = path.with_suffix(".tuned.json")
                 validation = splits.validation.first(settings.tune_images)
                 members = _tuned_once(kept, members, attacker, validation, made_of)

@@ -36,6 +36,7 @@ from hardspike.commands import (
 )
 from hardspike.comparison import COLUMNS, comparison, markdown, values
 from hardspike.convert.onnx_out import save_onnx
+from hardspike.deploy.replay import BACKENDS
 from hardspike.dry_run import dry_run
 from hardspike.measure import measure
 from hardspike.pipeline import Pipeline
@@ -47,6 +48,7 @@ from hardspike.snn.checkpoint import load_network
 from hardspike.snn.errors import HardspikeError, SettingsError
 from hardspike.snn.parallel import current_group
 from hardspike.snn.progress import Silent
+from hardspike.snn.ranges import require
 from hardspike.summary import Summary, summary
 from hardspike.sweep import jobs, run_jobs
 
@@ -219,7 +221,18 @@ def attack_choice(command: Attack, folder: RunFolder) -> tuple[AttackSettings, s
         "eps": tuple(budget(text) for text in command.eps) or None,
     }
     settings = replace(own, **{key: value for key, value in given.items() if value is not None})
-    return settings, "" if settings == own else settings.label()
+    missing = folder.recipe.missing_networks()
+    for target in (*settings.targets, *settings.sources()):
+        require("network", target, target not in missing, f"{folder.path}: its recipe does not make it")
+    require("backend", command.backend, command.backend in BACKENDS, f"use {', '.join(BACKENDS)}")
+    if command.backend == "emulator":
+        return settings, "" if settings == own else settings.label()
+    needless = settings.without_gradients() and settings.targets == ("deployed",)
+    allowed = (
+        "it has no gradient; give --targets deployed and --members that need none, e.g. square200 or pgd20@deployed"
+    )
+    require("backend", command.backend, needless, allowed)
+    return settings, f"{settings.label()}-{command.backend}"
 
 
 def _work(command: Output, pipeline: Pipeline) -> None:
@@ -234,7 +247,7 @@ def _work(command: Output, pipeline: Pipeline) -> None:
                 "attack: --redo is of the recipe's own evaluation; remove the folder of this one instead"
             )
         pipeline.folder.require("attack")
-        pipeline.attack_with(*attack_choice(command, pipeline.folder))
+        pipeline.attack_with(*attack_choice(command, pipeline.folder), command.backend)
     else:
         assert isinstance(command, Stage | Train)
         pipeline.run((_name(command),), redo=command.redo)

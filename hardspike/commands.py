@@ -106,6 +106,9 @@ class Attack(Stage):
     """How many test images, from the first."""
     seed: Annotated[int | None, tyro.conf.arg(metavar="SEED")] = None
     """Of the attacks' random numbers."""
+    backend: Annotated[str, tyro.conf.arg(metavar="NAME")] = "emulator"
+    """What the deployed network runs on: emulator, lava or loihi2. The last two have no gradient, so they take members that need none
+    (square200, noise, hop-skip-jump500) or are made on another network (pgd20@deployed: on the emulator)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from hardspike.attack.gradient import cross_entropy, gradient
-from hardspike.attack.masking import distinct
+from hardspike.attack.suites import distinct
 from hardspike.recipe import Recipe
 from hardspike.snn.data import ImageSet, Splits
 from hardspike.snn.data_facts import ExpectedSplits, expected_splits

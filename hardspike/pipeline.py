@@ -173,10 +173,10 @@ class Pipeline:
     def attack(self) -> None:
         attack_networks(self.folder, self.folder.recipe.attack, "", self.splits(), self.progress)
 
-    def attack_with(self, settings: AttackSettings, label: str) -> None:
+    def attack_with(self, settings: AttackSettings, label: str, backend: str) -> None:
         """Another evaluation than the recipe's own; its sets stay beside the recipe's, under `label`."""
         torch.set_num_threads(self.folder.recipe.threads)
-        attack_networks(self.folder, settings, label, self.splits(), self.progress)
+        attack_networks(self.folder, settings, label, self.splits(), self.progress, backend)
 
     def replay(self) -> None:
         settings = self.folder.recipe.replay

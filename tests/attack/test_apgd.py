@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 from weak_classifiers import Smooth, band_logits, constant_logits, grey, last_class_falls, problem, random_images
 
-from hardspike.attack.apgd import apgd, apgd_targeted, check_points, random_start
+from hardspike.attack.apgd import apgd, apgd_targeted, check_points
 from hardspike.attack.ball import Ball, Norm, overshoot
 from hardspike.attack.gradient import cross_entropy, logits_ratio
+from hardspike.attack.members import parse_member
 from hardspike.attack.pgd import LossOfLabels
 from hardspike.attack.problem import Problem
 from hardspike.snn.errors import SettingsError
@@ -93,7 +94,7 @@ def test_it_is_the_authors_loop(
 ) -> None:
     model, images = Smooth(SHAPE, sharpness=sharpness), random_images(SHAPE, 6)
     case = problem(model, images, eps=eps, norm=norm, seed=seed)
-    starts = random_start(case.ball, case.draws.uniform(0, images))
+    starts = case.ball.surface(case.draws.uniform(0, images))
     slow = [
         slow_apgd(model, image, int(label), start, case.ball.eps, norm, steps, loss)
         for image, label, start in zip(images, case.labels, starts, strict=True)
@@ -163,7 +164,7 @@ def test_the_budget_is_kept(
 def test_batches_change_nothing_and_seeds_do(name: str, norm: Norm) -> None:
     images, eps = random_images(SHAPE, 9), 0.04 if norm == "linf" else 0.2
     case = problem(Smooth(SHAPE, sharpness=9.0), images, eps=eps, norm=norm)
-    attack = partial(ATTACKS[name], steps=4, restarts=2)
+    attack = partial(ATTACKS[name], steps=4)
     whole = attack(case)
     assert 1 <= int(case.fools(whole).sum()) <= 8
     parts = [attack(case.take(torch.arange(9)[part])) for part in (slice(1), slice(1, 4), slice(4, 9))]
@@ -173,7 +174,7 @@ def test_batches_change_nothing_and_seeds_do(name: str, norm: Norm) -> None:
     assert attack(case.take(torch.arange(0))).shape == (0, *SHAPE)
 
 
-def test_fooled_samples_leave_and_restarts_take_the_rest() -> None:
+def test_fooled_samples_leave() -> None:
     asked: list[int] = []
 
     def counting(images: Tensor) -> Tensor:
@@ -183,9 +184,9 @@ def test_fooled_samples_leave_and_restarts_take_the_rest() -> None:
 
     images = grey([0.19, 0.15, 0.15])
     case = replace(problem(band_logits, images, eps=0.02), model=counting)
-    apgd(case, cross_entropy, steps=3, restarts=2)
-    # The last step of each climb needs no gradient; the first image falls at a climb's first or second iterate.
-    assert asked[0] == 3 and asked[2:] == [2, 2, 2, 2]
+    apgd(case, cross_entropy, steps=3)
+    # The last step needs no gradient; the first image falls at the first or second iterate.
+    assert asked[0] == 3 and asked[2:] == [2]
     asked.clear()
     apgd(case, cross_entropy, steps=3, stop_early=False)
     assert asked == [3, 3, 3]
@@ -200,7 +201,8 @@ def test_each_restart_starts_elsewhere() -> None:
 
     images = torch.full((20, 1, 2, 2), 0.5, dtype=torch.float64)
     case = problem(corner, images, eps=0.1)
-    fooled = [int(case.fools(apgd(case, cross_entropy, steps=1, restarts=restarts)).sum()) for restarts in (1, 40)]
+    attacks = [parse_member(name) for name in ("apgd-ce1", "apgd-ce1+restarts=40")]
+    fooled = [int(case.fools(attack.perturb(case)).sum()) for attack in attacks]
     assert fooled[0] < 6 and fooled[1] > 15
 
 
@@ -227,6 +229,6 @@ def test_few_classes(classes: int) -> None:
 @pytest.mark.parametrize("norm", NORMS)
 def test_starts_lie_on_the_surface(norm: Norm) -> None:
     ball = Ball.around(torch.full((3, 2, 4, 4), 0.5, dtype=torch.float64), 0.1, norm)
-    moves = (random_start(ball, random_images((2, 4, 4), 3)) - 0.5).flatten(1)
+    moves = (ball.surface(random_images((2, 4, 4), 3)) - 0.5).flatten(1)
     used = moves.abs().amax(1) if norm == "linf" else moves.norm(dim=1)
     torch.testing.assert_close(used, torch.full_like(used, 0.1), rtol=2e-6, atol=0)

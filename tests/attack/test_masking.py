@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from hardspike import attack
-from hardspike.attack.masking import distinct, listens_to_surrogates, zero_gradient_share
+from hardspike.attack.masking import zero_gradient_share
 from hardspike.attack.members import parse_member
-from hardspike.attack.robustness import Robustness
+from hardspike.attack.robustness import Robustness, listens_to_surrogates
+from hardspike.attack.suites import distinct
 from hardspike.snn.checkpoint import load_network
 from hardspike.snn.data import ImageSet
 

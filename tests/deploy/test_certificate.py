@@ -1,6 +1,7 @@
 """Certificates against every image of the box, run on the emulator; and what they are defined to mean."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +11,12 @@ from torch import Tensor
 from toy_graphs import CLASSES, STEPS, every_message, toy_graph, toy_image
 
 from hardspike.attack.ball import Ball
+from hardspike.attack.evaluation import SURVIVED, Attacker, run_members
+from hardspike.attack.members import parse_member
 from hardspike.deploy.bounds import Interval, SynapseInterval
 from hardspike.deploy.certificate import certify, message_box
-from hardspike.deploy.emulator import EmulatorBackend
+from hardspike.deploy.compile import DeploySettings, compile_network
+from hardspike.deploy.emulator import Emulator, EmulatorBackend
 from hardspike.deploy.energy import price, sum_layers
 from hardspike.deploy.input_coding import append_constant_channels, encode_images
 from hardspike.deploy.network_bounds import IntervalNetwork, NetworkBounds
@@ -22,7 +26,10 @@ from hardspike.deploy.run_synapse import RunSynapse
 from hardspike.deploy.trace import Trace
 from hardspike.hw_profiles.profile import load_profile
 from hardspike.snn.architecture import INPUT
+from hardspike.snn.checkpoint import load_network
+from hardspike.snn.data import load_dataset
 from hardspike.snn.errors import DataError, SettingsError, UnsupportedLayerError
+from hardspike.snn.settings import DataSettings
 
 LOIHI1 = load_profile("loihi1")
 EPS = 1 / 7  # one of the toy graphs' grey levels
@@ -279,6 +286,29 @@ def test_images_on_the_grid_are_certified_at_no_budget_if_they_are_right() -> No
         assert torch.equal(proof.energy_j[name].low, energy_j) and torch.equal(proof.energy_j[name].high, energy_j)
     others = trace.output.scatter(1, labels[:, None], torch.iinfo(torch.int64).min).amax(1)
     assert torch.equal(proof.margin, trace.output.gather(1, labels[:, None])[:, 0] - others)
+
+
+def test_no_attack_breaks_a_certified_image() -> None:
+    """A trained network, deployed; every kind of attack, on what is certified and on what is not."""
+    path = Path(__file__).parents[1] / "golden" / "small_snn_adversarial.safetensors"
+    graph, _ = compile_network(load_network(path), DeploySettings(profile="loihi2"))
+    data = load_dataset(DataSettings(dataset="digits")).test.first(40)
+    attacks = [
+        "fgsm",
+        "pgd10+detached/triangular:0.5",
+        "apgd-ce20+detached/assg:0.425",
+        "fab-t10",
+        "square100",
+        "noise",
+    ]
+    certified, broken = [], []
+    for eps in (0.25 / 255, 0.5 / 255, 0.1):
+        certified.append(certify(graph, data.images, data.labels, eps, profile=None).certified)
+        attacker = Attacker(model=Emulator(graph), data=data, eps=eps)
+        *_, made = run_members(attacker, [parse_member(name) for name in attacks])
+        broken.append(made.broken_by != SURVIVED)
+        assert not bool((certified[-1] & broken[-1]).any())
+    assert certified[0].sum() > certified[1].sum() and int(broken[2].sum()) > 12 and not certified[2].any()
 
 
 def test_batch_size_changes_nothing() -> None:

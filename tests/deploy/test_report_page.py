@@ -44,7 +44,7 @@ def test_the_headline_is_computed_from_the_numbers() -> None:
     text = " ".join(shown.text.split())
     clean = numbers["networks"][0]["clean"]["deployed"]["value"]
     worst, control = (tested["robust"][-1]["deployed_worst_case"]["value"] for tested in numbers["networks"])
-    assert f"classifies {percent(clean)} of 200 test images. Under the strongest attack of eps 0.1" in text
+    assert f"classifies {percent(clean)} of 200 test images. Under attack of eps 0.1" in text
     assert f"by 10 % of its range, it still classifies {percent(worst)}." in text
     assert f"The same network trained without adversarial images: {percent(control)}." in text
 

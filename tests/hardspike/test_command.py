@@ -317,6 +317,8 @@ def test_another_evaluation_stays_beside_the_recipes_and_continues(hardspike: In
         (("--members", "sa-pgd5", "--norm", "l2"), "'sa-pgd5' has no form for norm = 'l2'"),
         (("--members", "pgd5@twin"), "transfer from ann, snn, quantised, deployed, e.g. pgd20@ann"),
         (("--targets", "chip"), "choose from ann, snn, quantised, deployed"),
+        (("--backend", "lava"), "backend = 'lava' is not allowed; it has no gradient"),
+        (("--backend", "moon"), "backend = 'moon' is not allowed; use emulator, lava, loihi2"),
         (("--suite", "strong", "--redo"), "--redo is of the recipe's own evaluation"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Attacks that follow several surrogate gradients at once, because no single one is best for every sample and step."""
+"""Greedy PGD: at each step and for each sample the surrogate gradient that helps most, because no single one is best for all."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -47,37 +47,4 @@ def greedy(
             images, standing = images[keep], standing[keep]
             if not len(standing):
                 break
-    return found
-
-
-def joint(
-    problem: Problem,
-    loss: LossOfLabels = cross_entropy,
-    *,
-    surrogates: Sequence[Surrogate],
-    steps: int,
-    step_size: float,
-    start: Tensor,
-) -> Tensor:
-    """PGD along the mean of the surrogates' gradients (MIXPGD of HART, ICLR 2024, with HART's gradient and another).
-
-    The gradients are added as they are, as the authors do. Samples leave with the first iterate that fools the model.
-    """
-    images = problem.ball.project(start)
-    found = images.clone()
-    standing = torch.arange(len(problem), device=images.device)
-    rules = [replace(problem, surrogate=surrogate).fresh() for surrogate in surrogates]
-    for _ in range(steps):
-        results = [rule.value_and_gradient(images, loss(rule.labels)) for rule in rules]
-        total = torch.stack([gradient for _, _, gradient in results]).mean(0)
-        found[standing] = images
-        keep = results[0][0].argmax(1) == rules[0].labels
-        if not bool(keep.all()):
-            rules = [rule.take(keep) for rule in rules]
-            images, total, standing = images[keep], total[keep], standing[keep]
-            if not len(standing):
-                return found
-        ball = rules[0].ball
-        images = ball.project(images + ball.step(total, step_size))
-    found[standing] = images
     return found
