@@ -1,274 +1,246 @@
-"""Everything between two neuron layers folded into one synapse and one bias, exactly (float64).
+"""Everything between two neuron layers folded into synapses and one bias, exactly (float64).
 
-Batch norm becomes a factor and a shift; average pooling becomes a kernel with equal blocks; the input's normalisation
-becomes a factor on the first weights and a bias. Zero padding pads the *normalised* image, so that bias differs at the
-border: it is a map (C, H, W), not one number per channel.
+The network becomes a graph (`passes.build`), the passes rewrite it until each neuron layer reads nothing but synapses
+(`passes.table`), and this file puts down what is left. Batch norm becomes factors and a shift, average pooling a kernel with
+equal taps, a weighted sum several synapses, an analog shortcut the synapses of all that was added up on its way.
+
+The input's normalisation becomes a factor on the first weights and a bias. Zero padding pads the *normalised* image, so
+that bias differs at the border: it is a map (C, H, W), not one number per channel.
 """
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from hardspike.snn.architecture import (
-    INPUT,
-    AveragePool,
-    BatchNorm,
-    Convolution,
-    Dense,
-    Dropout,
-    Flatten,
+from hardspike.deploy.passes.build import build_graph
+from hardspike.deploy.passes.graph import (
+    Convolve,
+    Fire,
+    Graph,
+    Multiply,
     Node,
-    Shape,
-    Spiking,
+    Normalise,
+    Pair,
+    Shift,
+    StepNorm,
+    Sum,
+    column,
 )
-from hardspike.snn.errors import UnsupportedLayerError
+from hardspike.deploy.passes.scales import on_input_channels
+from hardspike.deploy.passes.step_norms import MeanOverSteps, StepNormSpread, spreads
+from hardspike.deploy.passes.table import rewrite
+from hardspike.snn.architecture import INPUT, ImageInput, Shape
+from hardspike.snn.encoding import NoiseSource, poisson_spikes, quantised
+from hardspike.snn.errors import DataError, UnsupportedLayerError
 from hardspike.snn.membrane import NeuronSettings
 from hardspike.snn.network import SpikingNetwork
 from hardspike.snn.neuron import fire
 
-Pair = tuple[int, int]
-SUPPORTED = (
-    "(average pool, flatten) then convolution or dense, then batch norm, then spiking; last a convolution or dense"
-)
+StepNorms = Literal["refuse", "mean"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class FoldedLayer:
-    """One synapse and its neurons, float64.
+class FoldedSynapse:
+    """One synapse, float64, from `input` or an earlier layer called `source`.
 
-    weight: (out, in / groups, kH, kW) or (out, in). bias: broadcasts to `shape`. neuron None: the output layer, never fires.
-    The bias is the sum of `uniform_bias`, one number per output channel, and of the response of `shift_taps`, a kernel
-    (out, 1, kH, kW), to an image of ones: what the normalisation's mean adds wherever the kernel is inside the image.
+    weight: (out, in / groups, kH, kW), or (out, in) for one that reads its source flattened in C order. Behind the input it
+    acts on the image in [0, 1], or on its spikes in {-1, 0, 1} under Poisson coding.
     """
 
-    name: str
     source: str
-    shape: Shape
     weight: Tensor
-    bias: Tensor
-    uniform_bias: Tensor
-    neuron: NeuronSettings | None
-    threshold: float
     stride: Pair = (1, 1)
     padding: Pair = (0, 0)
     dilation: Pair = (1, 1)
     groups: int = 1
-    shift_taps: Tensor | None = None
 
     def respond(self, messages: Tensor) -> Tensor:
-        """Input current of the neurons for messages of shape (B, *source shape)."""
+        """What the layer receives through it, (B, *shape of the layer), for messages (B, *source shape); without bias."""
         if self.weight.ndim == 2:
-            return F.linear(messages.flatten(1), self.weight) + self.bias
-        out = F.conv2d(messages, self.weight, None, self.stride, self.padding, self.dilation, self.groups)
-        return out + self.bias
+            return F.linear(messages.flatten(1), self.weight)
+        return F.conv2d(messages, self.weight, None, self.stride, self.padding, self.dilation, self.groups)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FoldedLayer:
+    """Neurons and the synapses, at least one, whose responses they add up; float64.
+
+    uniform_bias: one number per output channel or feature, [shape[0]].
+    bias: broadcasts to `shape`: `uniform_bias` and the response of the synapses from the input to an image of -mean (which
+        is a map where a padded kernel leaves the image). Where a shift of the network's own passed a padded kernel (a batch
+        norm behind neurons, in front of a convolution), the bias is a map too, and `uniform_bias` its own part's median.
+    neuron: leak is the trained leak; None: the output layer, never fires.
+    """
+
+    name: str
+    shape: Shape
+    synapses: tuple[FoldedSynapse, ...]
+    uniform_bias: Tensor
+    bias: Tensor
+    neuron: NeuronSettings | None
+    threshold: float
 
 
 @dataclass(frozen=True, slots=True)
 class FoldedNetwork:
-    """Layers in order; the input is the image in [0, 1] itself."""
+    """Layers in topological order; the input is the image in [0, 1] itself, or its spikes under Poisson coding.
+
+    input: mean and std as the network has them, bits, coding. readout: logits are the output layer's `mean` or `sum` over steps.
+    step_norms: what batch norms per step lost to their means; empty where there are none, and folding is exact.
+    """
 
     input_shape: tuple[int, int, int]
     layers: tuple[FoldedLayer, ...]
     time_steps: int
+    input: ImageInput
+    readout: Literal["mean", "sum"] = "mean"
+    step_norms: tuple[StepNormSpread, ...] = ()
 
-    def run(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Input currents per layer [T, B, *shape] and logits [B, K], in float64."""
-        batch = len(images)
-        sent = {INPUT: images.double().expand(self.time_steps, *images.shape).flatten(0, 1)}
+    def run(self, images: Tensor, spikes_TBCHW: Tensor | None = None) -> tuple[dict[str, Tensor], Tensor]:
+        """Input currents per layer [T, B, *shape], the output layer's too, and logits [B, K], in float64.
+
+        images: [B, C, H, W] in [0, 1]; rounded to the input's bits. spikes_TBCHW: what Poisson coding sends, [T, B, C, H, W],
+        see `draw_spikes`; without it images alone decide. Raises DataError where it is missing, or of no use.
+        """
+        is_poisson = self.input.coding == "poisson"
+        if is_poisson != (spikes_TBCHW is not None):
+            raise DataError(
+                f"input: its coding is {self.input.coding}, but spikes were {'not ' if is_poisson else ''}given; "
+                f"{'draw them with draw_spikes' if is_poisson else 'leave them out'}"
+            )
+        sent = {INPUT: self._rounded(images)[None] if spikes_TBCHW is None else spikes_TBCHW.double()}
         currents = {}
         for layer in self.layers:
-            current = layer.respond(sent[layer.source]).unflatten(0, (self.time_steps, batch))
-            currents[layer.name] = current
+            current = layer.bias
+            for synapse in layer.synapses:
+                messages = sent[synapse.source]
+                response = synapse.respond(messages.flatten(0, 1)).unflatten(0, messages.shape[:2])
+                current = current + response
+            currents[layer.name] = current.expand(self.time_steps, *current.shape[1:])
             if layer.neuron is not None:
                 threshold = torch.tensor(layer.threshold, dtype=torch.float64)
-                sent[layer.name] = fire(current, threshold, layer.neuron).flatten(0, 1)
-        return currents, current.mean(0)
+                sent[layer.name] = fire(current, threshold, layer.neuron, steps=self.time_steps)
+        output = currents[self.layers[-1].name]
+        return currents, output.mean(0) if self.readout == "mean" else output.sum(0)
+
+    def draw_spikes(self, images: Tensor, noise: NoiseSource) -> Tensor:
+        """Spikes [T, B, C, H, W] in {-1, 0, 1} of images [B, C, H, W], float64; Poisson coding only.
+
+        With a copy of `SpikingNetwork.noise` they are those that the network, in float64, draws next.
+        """
+        mean, std = (torch.tensor(values, dtype=torch.float64) for values in (self.input.mean, self.input.std))
+        normalised = (self._rounded(images) - column(mean, 3)) / column(std, 3)
+        uniform_TB = noise.uniform((self.time_steps, *normalised.shape), normalised)
+        return poisson_spikes(normalised, uniform_TB, self.input.poisson_rate)
+
+    def _rounded(self, images: Tensor) -> Tensor:
+        return images.double() if self.input.bits is None else quantised(images.double(), self.input.bits)
 
 
-@dataclass(frozen=True, slots=True)
-class _Pending:
-    """Linear operations seen since the last neurons: first pool and flatten, then one synapse."""
+def fold_network(network: SpikingNetwork, *, step_norms: StepNorms = "refuse") -> FoldedNetwork:
+    """Fold a spiking network in evaluation mode; its neuron layers and its last layer become the layers, by name.
 
-    source: str
-    source_shape: Shape
-    pool: Pair = (1, 1)
-    flat: bool = False
-    layer: FoldedLayer | None = None
+    A network that ends with neurons gets an output layer `NAME_output` that counts their spikes.
 
+    step_norms: what to do with batch norms of their own at each step (BNTT), which no fixed weight can follow: `refuse`
+        them, or replace each by its `mean` over the steps, and say in `FoldedNetwork.step_norms` how far the steps differ.
 
-def fold_network(network: SpikingNetwork) -> FoldedNetwork:
-    """Fold a spiking network in evaluation mode.
-
-    Raises UnsupportedLayerError, naming the layer, for anything but the order in `SUPPORTED`, or for an ANN.
+    Raises UnsupportedLayerError, naming the layer and what to change, for an ANN, for a batch norm per step unless replaced,
+    and for two convolutions without neurons between where the second one's padding makes one kernel wrong.
     """
-    if network.time_steps is None:
-        raise UnsupportedLayerError("network: it is an ANN (no timesteps); convert it to a spiking network first")
-    architecture = network.architecture
-    _check_forms(network)
-    pending = {INPUT: _Pending(INPUT, architecture.input.shape)}
-    layers: list[FoldedLayer] = []
-    for node in architecture.nodes:
-        before = pending[node.sources[0]]
-        shape = architecture.shapes[node.name]
-        module = network.layers[node.name]
-        match node.layer:
-            case AveragePool() if before.layer is None and not before.flat:
-                pool = (before.pool[0] * node.layer.kernel_size[0], before.pool[1] * node.layer.kernel_size[1])
-                pending[node.name] = replace(before, pool=pool)
-            case Flatten() if before.layer is None:
-                pending[node.name] = replace(before, flat=True)
-            case Convolution() if before.layer is None and not before.flat:
-                assert isinstance(module, nn.Conv2d)
-                pending[node.name] = replace(
-                    before, layer=_fold_convolution(node, node.layer, module, before, shape, network)
-                )
-            case Dense() if before.layer is None:
-                assert isinstance(module, nn.Linear)
-                pending[node.name] = replace(before, layer=_fold_dense(node, module, before, shape, network))
-            case Dropout():
-                pending[node.name] = before
-            case BatchNorm(steps=None) if before.layer is not None and before.layer.neuron is None:
-                assert isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
-                pending[node.name] = replace(before, layer=_fold_batch_norm(before.layer, module))
-            case Spiking() if before.layer is not None:
-                neuron = network.neurons()[node.name]
-                settings = replace(node.layer.neuron, leak=float(neuron.leak.detach()))
-                threshold = float(neuron.threshold.detach())
-                layers.append(replace(before.layer, name=node.name, neuron=settings, threshold=threshold))
-                pending[node.name] = _Pending(node.name, shape)
-            case _:
-                kind = type(node.layer).__name__
-                raise UnsupportedLayerError(
-                    f"layer '{node.name}' ({kind} after '{node.sources[0]}') cannot be deployed in this place; supported order: {SUPPORTED}"
-                )
-    last = pending[architecture.nodes[-1].name].layer
-    if last is None:
+    graph = build_graph(network)
+    spread = spreads(graph)
+    if spread and step_norms == "refuse":
         raise UnsupportedLayerError(
-            f"layer '{architecture.nodes[-1].name}' ends the network; the last layer must be a convolution or dense"
+            f"layer '{spread[0].layer}': batch norm of its own per step (BNTT) needs weights that change with time; "
+            "train with norm = 'td', or fold it to its mean over the steps (step_norms = 'mean')"
         )
-    return FoldedNetwork(architecture.input.shape, (*layers, last), network.time_steps)
-
-
-def _check_forms(network: SpikingNetwork) -> None:
-    """Raise UnsupportedLayerError for an input, readout or neuron whose integer form does not exist yet."""
-    image, readout = network.architecture.input, network.architecture.readout
-    found = {"input.coding": image.coding, "input.bits": image.bits, "readout": readout}
-    for name, wanted in {"input.coding": "direct", "input.bits": None, "readout": "mean"}.items():
-        if found[name] != wanted:
-            raise UnsupportedLayerError(
-                f"network: {name} = {found[name]} cannot be deployed; train it with {wanted or 'none'}"
-            )
-    plain = NeuronSettings()
-    for node in network.architecture.spiking:
-        assert isinstance(node.layer, Spiking)
-        for field in ("order", "strict", "initial_potential"):
-            value = getattr(node.layer.neuron, field)
-            if value != getattr(plain, field):
-                raise UnsupportedLayerError(
-                    f"layer '{node.name}': {field} = {value} cannot be deployed; train it with {getattr(plain, field)}"
-                )
-
-
-def _pool_kernel(node: Node, layer: Convolution, weight: Tensor, before: _Pending) -> tuple[Tensor, Pair, Pair, Pair]:
-    """Kernel, stride, padding, dilation that act on the unpooled source."""
-    if before.pool == (1, 1):
-        return weight, layer.stride, layer.padding, layer.dilation
-    for side, pool, pad in zip(before.source_shape[1:], before.pool, layer.padding, strict=True):
-        if side % pool and pad:
-            raise UnsupportedLayerError(
-                f"layer '{node.name}': pooling by {pool} drops the last rows of {side}, and padding {pad} would bring them back; "
-                "use an image size divisible by the pool or no padding"
-            )
-    if layer.dilation != (1, 1):
-        spread = weight.new_zeros(
-            *weight.shape[:2], *(d * (k - 1) + 1 for d, k in zip(layer.dilation, weight.shape[2:], strict=True))
-        )
-        spread[:, :, :: layer.dilation[0], :: layer.dilation[1]] = weight
-        weight = spread
-    (rows, columns) = before.pool
-    weight = weight.repeat_interleave(rows, 2).repeat_interleave(columns, 3) / (rows * columns)
-    stride = (layer.stride[0] * rows, layer.stride[1] * columns)
-    return weight, stride, (layer.padding[0] * rows, layer.padding[1] * columns), (1, 1)
-
-
-def _fold_convolution(
-    node: Node, layer: Convolution, module: nn.Conv2d, before: _Pending, shape: Shape, network: SpikingNetwork
-) -> FoldedLayer:
-    weight, stride, padding, dilation = _pool_kernel(node, layer, module.weight.detach().double(), before)
-    bias = weight.new_zeros(shape[0]) if module.bias is None else module.bias.detach().double()
-    folded = FoldedLayer(
-        name=node.name,
-        source=before.source,
-        shape=shape,
-        weight=weight,
-        bias=bias.view(-1, 1, 1),
-        uniform_bias=bias,
-        neuron=None,
-        threshold=0.0,
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
-        groups=layer.groups,
+    graph = rewrite(rewrite(graph, (MeanOverSteps(),)))
+    architecture = network.architecture
+    image = replace(
+        architecture.input, mean=tuple(network.mean.flatten().tolist()), std=tuple(network.std.flatten().tolist())
     )
-    if before.source != INPUT:
-        return folded
-    mean, std = network.mean.double(), network.std.double()
-    shifted = folded.respond((-mean / std).expand(1, *before.source_shape))[0]
-    return replace(
-        folded,
-        bias=shifted if any(padding) else shifted[:, :1, :1],
-        weight=_per_input_channel(weight, 1 / std.flatten(), layer.groups),
-        shift_taps=_per_input_channel(weight, -(mean / std).flatten(), layer.groups).sum(1, keepdim=True),
+    return FoldedNetwork(
+        input_shape=image.shape,
+        layers=folded_layers(graph),
+        time_steps=graph.time_steps,
+        input=image,
+        readout=architecture.readout,
+        step_norms=spread,
     )
 
 
-def _per_input_channel(weight: Tensor, factor: Tensor, groups: int) -> Tensor:
-    """weight * factor[c] for every input channel c of every group."""
-    per_group = factor.view(groups, -1).repeat_interleave(len(weight) // groups, 0)
-    return weight * per_group[:, :, None, None]
+def folded_layers(graph: Graph) -> tuple[FoldedLayer, ...]:
+    """A layer for each neuron layer of a graph that no pass matches any more, and one for its output."""
+    assert not any(isinstance(node.op, StepNorm) for node in graph.nodes)
+    layers = [
+        _folded_layer(graph, node.name, graph[node.source], node.op)
+        for node in graph.nodes
+        if isinstance(node.op, Fire)
+    ]
+    return (*layers, _folded_layer(graph, graph.output, graph[graph.output], None))
 
 
-def _fold_dense(node: Node, module: nn.Linear, before: _Pending, shape: Shape, network: SpikingNetwork) -> FoldedLayer:
-    weight = module.weight.detach().double()
-    bias = weight.new_zeros(shape[0]) if module.bias is None else module.bias.detach().double()
-    if len(before.source_shape) == 3:
-        channels, height, width = before.source_shape
-        rows, columns = before.pool
-        weight = weight.view(-1, channels, height // rows, width // columns)
-        weight = weight.repeat_interleave(rows, 2).repeat_interleave(columns, 3) / (rows * columns)
-        weight = F.pad(weight, (0, width - weight.shape[3], 0, height - weight.shape[2]))  # what the pool dropped
-        if before.source == INPUT:
-            mean, std = network.mean.double(), network.std.double()
-            bias = bias - (weight * (mean / std)).sum((1, 2, 3))
-            weight = weight / std
-        weight = weight.flatten(1)
+def _folded_layer(graph: Graph, name: str, current: Node, neurons: Fire | None) -> FoldedLayer:
+    """current: the node that computes the neurons' input: (sum of) synapses, then (a shift)."""
+    shape = current.shape
+    own = torch.zeros(shape[0], dtype=torch.float64).view(-1, *(1,) * (len(shape) - 1))
+    if isinstance(current.op, Shift):
+        own, current = current.op.bias, graph[current.source]
+    terms = [graph[source] for source in current.sources] if isinstance(current.op, Sum) else [current]
+    bias = own
+    synapses = []
+    for term in terms:
+        sender = graph[term.source]
+        if not sender.is_sender:
+            raise UnsupportedLayerError(_not_one_kernel(term, sender))
+        synapse, shifted = _folded_synapse(term, sender)
+        synapses.append(synapse)
+        bias = bias if shifted is None else bias + shifted
     return FoldedLayer(
-        name=node.name,
-        source=before.source,
+        name=name,
         shape=shape,
-        weight=weight,
+        synapses=tuple(synapses),
+        uniform_bias=own.flatten(1).median(1).values if own.ndim == 3 else own,
         bias=bias,
-        uniform_bias=bias,
-        neuron=None,
-        threshold=0.0,
+        neuron=neurons.settings if neurons is not None else None,
+        threshold=neurons.threshold if neurons is not None else 0.0,
     )
 
 
-def _fold_batch_norm(layer: FoldedLayer, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> FoldedLayer:
-    assert norm.running_mean is not None and norm.running_var is not None
-    factor = norm.weight.detach().double() / torch.sqrt(norm.running_var.double() + norm.eps)
-    shift = norm.bias.detach().double() - norm.running_mean.double() * factor
-    return replace(
-        layer,
-        weight=layer.weight * _column(factor, layer.weight),
-        bias=layer.bias * _column(factor, layer.bias) + _column(shift, layer.bias),
-        uniform_bias=layer.uniform_bias * factor + shift,
-        shift_taps=None if layer.shift_taps is None else layer.shift_taps * _column(factor, layer.shift_taps),
+def _folded_synapse(term: Node, sender: Node) -> tuple[FoldedSynapse, Tensor | None]:
+    """A synapse, and what the normalisation of the image that it reads adds: its response to -mean."""
+    if isinstance(term.op, Multiply):
+        synapse = FoldedSynapse(source=sender.name, weight=term.op.weight)
+    else:
+        assert isinstance(term.op, Convolve)
+        synapse = FoldedSynapse(
+            source=sender.name,
+            weight=term.op.weight,
+            stride=term.op.stride,
+            padding=term.op.padding,
+            dilation=term.op.dilation,
+            groups=term.op.groups,
+        )
+    if not isinstance(sender.op, Normalise):
+        return synapse, None
+    factor = 1 / sender.op.std
+    if synapse.weight.ndim == 2:
+        weight = synapse.weight * factor.repeat_interleave(synapse.weight.shape[1] // len(factor))
+    else:
+        weight = on_input_channels(synapse.weight, factor, synapse.groups)
+    synapse = replace(synapse, source=INPUT, weight=weight)
+    shifted = synapse.respond(-column(sender.op.mean, 3).expand(1, *sender.shape))[0]
+    return synapse, shifted[:, :1, :1] if shifted.ndim == 3 and not any(synapse.padding) else shifted
+
+
+def _not_one_kernel(term: Node, before: Node) -> str:
+    """Only a padded convolution behind another one, or behind a pooling, is left when no pass matches any more."""
+    assert isinstance(term.op, Convolve)
+    return (
+        f"layer '{term.layer}': padding {term.op.padding} around what '{before.layer}' computes without neurons cannot be one kernel "
+        "with it; put neurons between them, use padding 0 or, behind a pooling, an image that its windows fill"
     )
-
-
-def _column(values: Tensor, like: Tensor) -> Tensor:
-    """One value per output channel, shaped to broadcast over `like`."""
-    return values.view(-1, *(1,) * (like.ndim - 1))

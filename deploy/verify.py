@@ -8,6 +8,7 @@
 6 float SNN and emulator            measured, not equal: class agreement, spike-count correlation, first divergence
 """
 
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -89,9 +90,11 @@ def compare_folded(snn: SpikingNetwork, images: Tensor) -> Equality:
     try:
         snn = snn.double()
         folded = fold_network(snn)
+        is_poisson = folded.input.coding == "poisson"
+        spikes_TB = folded.draw_spikes(images, deepcopy(snn.noise)) if is_poisson else None
         with torch.no_grad(), snn.recording() as (_, currents):
             logits = snn(images.double())
-        found, folded_logits = folded.run(images)
+        found, folded_logits = folded.run(images, spikes_TB)
         counter.add_all("current", found, currents, FOLD_TOLERANCE)
         counter.add("logits", folded_logits, logits, FOLD_TOLERANCE)
     finally:
