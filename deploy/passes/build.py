@@ -22,7 +22,7 @@ from hardspike.deploy.passes.graph import (
     Sum,
     column,
 )
-from hardspike.snn.architecture import INPUT, Convolution, Spiking
+from hardspike.snn.architecture import INPUT, Convolution
 from hardspike.snn.errors import UnsupportedLayerError
 from hardspike.snn.network import DropoutMask, ScalarWeights, SpikingNetwork
 from hardspike.snn.neuron import Neuron
@@ -42,13 +42,13 @@ def build_graph(network: SpikingNetwork) -> Graph:
     builder = _Builder(network)
     for node in network.architecture.nodes:
         builder.add(node.name, node.sources)
-    last = network.architecture.nodes[-1]
-    output = builder.stands_for[last.name]
-    if isinstance(last.layer, Spiking):
-        output = f"{last.name}_output"
+    output = builder.stands_for[network.architecture.nodes[-1].name]
+    last = next(node for node in builder.nodes if node.name == output)
+    if last.is_sender:
+        output = f"{last.layer}_output"
         while output in network.architecture.shapes:
             output += "_"
-        builder.append(output, _unit(builder.shape_of(last.name)), (last.name,), last.name)
+        builder.append(output, Scale(factor=torch.ones(last.shape[0], dtype=torch.float64)), (last.name,), last.layer)
     return Graph(tuple(builder.nodes), output, network.time_steps).swept()
 
 
@@ -126,10 +126,6 @@ class _Builder:
 
 def _double(parameter: Tensor) -> Tensor:
     return parameter.detach().double()
-
-
-def _unit(shape: tuple[int, ...]) -> Scale:
-    return Scale(factor=torch.ones(shape[0], dtype=torch.float64))
 
 
 def _bias(bias: Tensor | None, shape: tuple[int, ...]) -> list[Shift]:

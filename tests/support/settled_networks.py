@@ -44,8 +44,9 @@ def settled(architecture: Architecture, time_steps: int = 4, seed: int = 0) -> S
                 draw(module.weight, 0.3, 0.9)
         for name, neuron in net.neurons().items():
             current = net.input_current(pictures(architecture, 8, seed), name)
-            neuron.threshold.fill_(max(float(current.flatten().quantile(0.8)), 0.05) * 1.2)
-            neuron.leak.mul_(0.9)
+            share = float(torch.empty(()).uniform_(0.9, 1.4, generator=generator))  # no sum of equal weights meets it
+            neuron.threshold.fill_(max(float(current.flatten().quantile(0.8)), 0.05) * share)
+            neuron.leak.mul_(float(torch.empty(()).uniform_(0.8, 1, generator=generator)))
     return net
 
 
