@@ -192,6 +192,13 @@ def test_every_order_of_layers(name: str) -> None:
     assert_folded(settled(FORMS[name], STEPS))
 
 
+def test_a_shift_in_front_of_padding_is_a_map_whose_median_is_the_uniform_bias() -> None:
+    (_, layer, _) = fold_network(settled(FORMS["batch norm behind neurons"], STEPS)).layers
+    assert layer.bias.shape == layer.shape
+    assert torch.equal(layer.uniform_bias, layer.bias[:, 4, 4])
+    assert not torch.isclose(layer.uniform_bias, layer.bias[:, 0, 0]).any()
+
+
 def test_a_network_that_ends_with_neurons_gets_a_layer_that_counts_them() -> None:
     layers = fold_network(settled(FORMS["ends with neurons"], STEPS)).layers
     assert [layer.name for layer in layers] == ["a_spike", "s", "s_output"]

@@ -126,6 +126,11 @@ MORE: dict[str, list[Graph]] = {
     "DenseOfSynapse": [line(DENSE, Multiply(weight=random(2, 3)))],
     "ScaledMessagesAreSynapse": [line(Flat(), FIRE, Scale(factor=random(120)))],
     "MessagesAreScaledByOne": [line(SHIFT), line(FIRE, FIRE)],
+    "EqualTermsAreOne": [
+        graph_of(
+            ("a", DENSE, (INPUT,)), ("b", Multiply(weight=random(3, 120, seed=8)), (INPUT,)), ("s", Sum(), ("a", "b"))
+        )
+    ],
 }
 BY_NAME = {type(rule).__name__: rule for rule in PASSES}
 
@@ -216,6 +221,18 @@ def test_two_grouped_convolutions_are_one(groups: tuple[int, int]) -> None:
         assert not differences(found, graph).differing
         op = found["b"].op
         assert isinstance(op, Convolve) and op.groups == math.gcd(*groups)
+
+
+def test_terms_of_the_same_shape_but_other_geometry_stay_apart() -> None:
+    """On 3x3, a 1x1 kernel gives 3x3 with stride 1 and with stride 2 in padding 1."""
+    ops = [
+        Convolve(weight=random(4, 4, 1, 1)),
+        Convolve(weight=random(4, 4, 1, 1), stride=(2, 1), padding=(1, 0)),
+        Convolve(weight=random(4, 4, 1, 1), stride=(1, 2), padding=(0, 1)),
+    ]
+    terms = [(name, op, (INPUT,)) for name, op in zip("abc", ops, strict=True)]
+    graph = graph_of(*terms, ("s", Sum(), ("a", "b", "c")), shape=(4, 3, 3))
+    assert rewrite(graph, (BY_NAME["EqualTermsAreOne"],)) is graph
 
 
 def test_a_norm_per_step_becomes_its_mean() -> None:
