@@ -157,7 +157,7 @@ FORMS: dict[str, Architecture] = {
             ("o", Dense(out_features=3)),
         ],
     ),
-    "convolution behind flattened neurons of a pool": chain(
+    "neurons behind a flattened pool": chain(
         image(1, 6, 6),
         [*TRUNK, ("p", pool(2, 2)), ("f", Flatten()), ("n", BatchNorm()), ("s", Spiking()), *HEAD[1:]],  # type: ignore[index]
     ),
@@ -203,6 +203,8 @@ def test_a_network_that_ends_with_neurons_gets_a_layer_that_counts_them() -> Non
     layers = fold_network(settled(FORMS["ends with neurons"], STEPS)).layers
     assert [layer.name for layer in layers] == ["a_spike", "s", "s_output"]
     assert sources(layers[-1]) == {"s": (5, 5)} and layers[-1].neuron is None
+    taken = chain(image(1, 4, 4), [("s_output", Spiking()), ("s", Spiking())])
+    assert [layer.name for layer in fold_network(settled(taken)).layers] == ["s_output", "s", "s_output_"]
 
 
 @pytest.mark.parametrize(
