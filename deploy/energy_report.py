@@ -97,7 +97,7 @@ def energy_report(
     Raises:
         DataError: images that do not fit the input contract, or a set of another size.
     """
-    busiest = BusiestCore(graph, profile.cores, profile.times) if profile.cores is not None else None
+    busiest = BusiestCore(graph, profile.cores, profile.times) if profile.cores is not None and profile.times else None
     measured = {}
     for name, images in {CLEAN: clean, **sets}.items():
         check_image_input(images, graph.input)

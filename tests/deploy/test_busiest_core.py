@@ -57,7 +57,10 @@ def _slow_seconds(
     [("if graded", 17), ("if graded", 1024), ("groups", 40), ("constant channel and bias per position", 33)],
 )
 def test_equals_a_walk_over_all_synapses(name: str, neurons_per_core: int) -> None:
-    graph, cores = build(BY_NAME[name]), Cores(neurons_per_core=neurons_per_core, cores_per_tile=4)
+    graph, cores = (
+        build(BY_NAME[name]),
+        Cores(neurons_per_core=neurons_per_core, cores_per_tile=4, cores_per_chip=128, chips_max=1),
+    )
     images = torch.rand(3, *graph.input.shape, generator=torch.Generator().manual_seed(3)).double()
     images[:, :, ::2] = 0  # silent pixels
     emulator, busiest = Emulator(graph), BusiestCore(graph, cores, TIMES)
@@ -85,7 +88,7 @@ def test_the_barrier_is_that_of_the_tiles_in_use() -> None:
     ("old", "new", "message"),
     [
         ('value = 3.5, unit = "ns"', 'value = 3.5, unit = "us"', "3.5 us is not allowed; give a value >= 0 in ns"),
-        ("{ tiles = 1, value = 113.0", "{ value = 113.0", "barrier: key 'tiles' is missing"),
+        ("{ tiles = 1, value = 113.0", "{ value = 113.0", "barrier.0: key 'tiles' is missing"),
         ("cores_per_tile = {", "cores_per_tyle = {", "cores: key 'cores_per_tyle' is unknown"),
         ("message_in = { value = 0.0", "message_in = { value = -1.0", "-1.0 ns is not allowed"),
     ],
