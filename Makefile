@@ -5,7 +5,7 @@ CURRENT := .venv-current
 TEST_SETTINGS := OMP_NUM_THREADS=1 MPLBACKEND=Agg
 TEST_FLAGS := -n 2 --dist loadfile -rs
 
-.PHONY: help env env-current demo test test-current check format clean
+.PHONY: help env env-current demo test test-slow test-current check format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
@@ -19,11 +19,14 @@ env-current:  ## make .venv-current: Python 3.11 to 3.13 with current torch and 
 demo: env  ## run the whole chain on the digits and print where the report is
 	$(VENV)/bin/hardspike run train/recipes/digits.toml
 
-test: env  ## run the whole test suite
-	$(TEST_SETTINGS) $(VENV)/bin/python -m pytest $(TEST_FLAGS)
+test: env  ## run the tests but the slow ones
+	$(TEST_SETTINGS) $(VENV)/bin/python -m pytest $(TEST_FLAGS) -m "not slow"
 
-test-current: env-current  ## run the test suite on Python 3.11 to 3.13, Lava's tests skipped
-	$(TEST_SETTINGS) $(CURRENT)/bin/python -m pytest $(TEST_FLAGS)
+test-slow: env  ## run the slow tests: several processes, long fuzzing, comparisons with other projects
+	$(TEST_SETTINGS) $(VENV)/bin/python -m pytest $(TEST_FLAGS) -m slow
+
+test-current: env-current  ## the same as test on Python 3.11 to 3.13, Lava's tests skipped
+	$(TEST_SETTINGS) $(CURRENT)/bin/python -m pytest $(TEST_FLAGS) -m "not slow"
 
 check: env  ## lint, format, types, layout and import direction
 	$(VENV)/bin/ruff check

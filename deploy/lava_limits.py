@@ -25,10 +25,6 @@ def check_lava_computes(graph: ProcessGraph) -> None:
                 f"{getattr(lava, field)}; use the emulator for this profile"
             )
     for layer in graph.layers:
-        if not layer.neurons.spiking and layer is not graph.output:
-            raise UnsupportedLayerError(
-                f"layer '{layer.name}' never fires but is not the last; on Lava only the readout may"
-            )
         bias = layer.neurons.bias
         if bias.min() < INT16_MIN or bias.max() > INT16_MAX:
             raise DoesNotFitError(

@@ -2,7 +2,13 @@
 
 import pytest
 
-LONGEST = ("hardspike/test_command.py", "hardspike/test_sweep.py", "train/test_parallel.py", "deploy/test_lava.py")
+LONGEST = (
+    "hardspike/test_command.py",
+    "hardspike/test_adversary_commands.py",
+    "hardspike/test_sweep.py",
+    "train/test_parallel.py",
+    "deploy/test_lava.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

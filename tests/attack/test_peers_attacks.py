@@ -173,6 +173,7 @@ def test_no_more_stand_under_single_steps_and_many(
     assert worst_case(model, data, [parse_member(member)], eps=0.1).robust_accuracy <= expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["natural", "adversarial"])
 def test_fewer_stand_under_our_suite_than_under_their_autoattack(network: str) -> None:
     """`strong` on the published sharpness, against AutoAttack as torchattacks has it, with the surrogate the network trained with."""

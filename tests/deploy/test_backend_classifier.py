@@ -37,6 +37,7 @@ def test_black_box_attacks_run_on_a_backend_as_on_the_emulator() -> None:
     attacked_alike(EmulatorBackend(), 12, 40)
 
 
+@pytest.mark.slow
 @needs_lava
 def test_and_on_lavas_simulator() -> None:
     attacked_alike(LavaBackend(), 2, 2)

@@ -330,7 +330,6 @@ def test_what_the_format_cannot_carry_is_refused_and_nothing_overwritten(tmp_pat
             UnsupportedLayerError,
             "'conv1': bias exponent 5, but netx always uses 6",
         ),
-        (_with_neurons(graph, 0, spiking=False), UnsupportedLayerError, "'conv0' never fires but is not the last"),
         (
             _with_neurons(graph, 2, spiking=True),
             UnsupportedLayerError,

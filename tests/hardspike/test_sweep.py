@@ -42,6 +42,7 @@ def recipes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_two_recipes_two_seeds_then_nothing_more_to_do(recipes: Path, tmp_path: Path, monkeypatch: Any) -> None:
     todo = jobs([recipes], [0, 1], tmp_path / "out")
     assert [(job.method, job.seed) for job in todo] == [("snn", 0), ("wide", 0), ("snn", 1), ("wide", 1)]
@@ -87,6 +88,7 @@ def test_a_conversion_without_finetuning_has_a_summary_too(recipes: Path, tmp_pa
     assert not ended.value.code and "threshold of spike1" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_named_and_the_others_end(recipes: Path, tmp_path: Path) -> None:
     todo = jobs([recipes / "wide.toml"], [0], tmp_path)
     wrong = Job(recipes / "missing.toml", "missing", 0, tmp_path / "missing-seed0")
@@ -95,6 +97,7 @@ def test_a_failed_run_is_named_and_the_others_end(recipes: Path, tmp_path: Path)
     assert todo[0].is_complete()
 
 
+@pytest.mark.slow
 def test_a_changed_recipe_is_not_complete(recipes: Path, tmp_path: Path) -> None:
     (job,) = jobs([recipes / "snn.toml"], [0], tmp_path)
     run_jobs([job], 1, Silent())

@@ -1,4 +1,16 @@
-"""The smallest run that goes through every stage: a recipe of seconds, made once per test session."""
+"""The smallest run that goes through every stage: a recipe of seconds, made once per test session (hardspike/conftest.py)."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+# Calls the command with these arguments; returns exit code, standard output and standard error.
+Invoke = Callable[..., tuple[int, str, str]]
+
+
+def times(folder: Path) -> dict[Path, int]:
+    """When each array file below a folder was written."""
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
+
 
 TINY_RECIPE = """
 name = "tiny"
