@@ -1,5 +1,6 @@
 """Any backend as a classifier: the emulator's logits exactly, and the same black-box attack image by image."""
 
+import pytest
 import torch
 from needs_lava import needs_lava
 from random_graphs import CASES, build
