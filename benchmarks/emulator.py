@@ -44,7 +44,7 @@ def main() -> None:
     torch.set_num_threads(1)
     graph = load_graph(arguments.run / "graph.safetensors")
     images = load_dataset(DataSettings()).test.images
-    messages = encode_images(images, graph.input)
+    messages = encode_images(images, graph)
     emulator = Emulator(graph)
 
     def classify() -> None:

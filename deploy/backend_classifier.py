@@ -21,5 +21,5 @@ class BackendClassifier:
 
     def __call__(self, images_BCHW: Tensor) -> Tensor:
         with torch.no_grad():
-            trace = self.backend.run(self.graph, encode_images(images_BCHW, self.graph.input))
+            trace = self.backend.run(self.graph, encode_images(images_BCHW, self.graph))
         return (trace.output.double() / self.logit_unit).to(images_BCHW.dtype)

@@ -16,7 +16,7 @@ from hardspike.deploy.bounds import Interval
 from hardspike.deploy.certified_counts import energy_j, fan_outs, operations, sent_messages
 from hardspike.deploy.emulator import EmulatorBackend
 from hardspike.deploy.energy import require_costs
-from hardspike.deploy.input_coding import append_constant_channels, encode_images
+from hardspike.deploy.input_coding import append_constant_channels, encode_images, graded_messages
 from hardspike.deploy.network_bounds import IntervalNetwork
 from hardspike.deploy.process_graph import InputContract, ProcessGraph
 from hardspike.hw_profiles.profile import Profile
@@ -54,7 +54,7 @@ def message_box(images: Tensor, eps: float, contract: InputContract) -> Interval
     of an attack, and their product with the largest message, may be rounded.
     """
     low, high = ((images.double() + side).clamp(0, 1) for side in (-eps - ROUNDING, eps + ROUNDING))
-    return Interval(encode_images(low, contract), encode_images(high, contract))
+    return Interval(graded_messages(low, contract), graded_messages(high, contract))
 
 
 def certify(
@@ -85,7 +85,7 @@ def certify(
     require("eps", eps, eps >= 0, "use 0 or more, in units of [0, 1]")
     if profile is not None:
         require_costs(profile)
-    encoded = encode_images(images, graph.input)
+    encoded = encode_images(images, graph)
     network, reach = IntervalNetwork(graph, windows=windows), fan_outs(graph)
     parts = []
     for start in range(0, len(images), batch_size):

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from hardspike.deploy.fold import fold_network
+from hardspike.deploy.layer_scale import LayerFit
 from hardspike.deploy.process_graph import ProcessGraph
-from hardspike.deploy.quantize import LayerFit, quantize_network
+from hardspike.deploy.quantize import quantize_network
 from hardspike.hw_profiles.profile import load_profile
 from hardspike.snn.network import SpikingNetwork
 from hardspike.snn.ranges import require

@@ -17,12 +17,14 @@ from torch import Tensor, nn
 
 from hardspike.deploy.fake_quantised import FakeQuantised
 from hardspike.deploy.input_coding import append_constant_channels, check_image_input, check_messages
-from hardspike.deploy.process_graph import GraphLayer, NeuronGroup, ProcessGraph, Synapse, magnitude_bound
+from hardspike.deploy.poisson_coding import poisson_messages
+from hardspike.deploy.process_graph import GraphLayer, NeuronGroup, ProcessGraph, magnitude_bound
 from hardspike.deploy.run_synapse import FLOAT32_EXACT, RunSynapse
 from hardspike.deploy.trace import States, Trace, count_events, join_traces
 from hardspike.hw_profiles.profile import Numerics
-from hardspike.snn.architecture import INPUT, Shape
-from hardspike.snn.membrane import NeuronSettings, through_time
+from hardspike.snn.architecture import INPUT
+from hardspike.snn.encoding import NoiseSource
+from hardspike.snn.membrane import NeuronSettings, Reset, through_time
 from hardspike.snn.surrogate import (
     Activation,
     LayerSurrogate,
@@ -53,6 +55,15 @@ class _Dynamics:
     def surrogate_threshold(self) -> int:
         # v > mantissa << shift is v >= (mantissa + 1) << shift wherever v is a multiple of 1 << shift (no leak).
         return (self.neurons.threshold + 1) << self.numerics.state_shift
+
+    @property
+    def subtracted(self) -> float | None:
+        """What a soft reset takes away, in state units; None with a hard one."""
+        return None if self.neurons.reset_by is None else float(self.neurons.reset_by << self.numerics.state_shift)
+
+    @property
+    def reset(self) -> Reset:
+        return "hard" if self.neurons.reset_by is None else "soft"
 
     def kept(self, decay: int) -> float:
         return self.numerics.kept(decay)
@@ -89,23 +100,41 @@ class _Fire(torch.autograd.Function):
         potentials = torch.empty(added_TB.shape, dtype=bias.dtype)
         by_rate = isinstance(surrogate, RateGradient)
         currents = torch.empty_like(potentials) if record is not None or by_rate else None
+        wrapped = torch.zeros(potentials.shape, dtype=torch.bool) if record is not None and dynamics.wraps else None
         spikes = torch.empty_like(potentials) if neurons.spiking else torch.zeros(1)
-        threshold = float(dynamics.threshold_state)
-        current, after = torch.zeros_like(potentials[0]), torch.zeros_like(potentials[0])
+        threshold, subtracted = float(dynamics.threshold_state), dynamics.subtracted
+        fires_first = neurons.order == "fire-first" and neurons.spiking
+        current, after = torch.zeros_like(potentials[0]), torch.full_like(potentials[0], neurons.initial)
         for t, added in enumerate(added_TB):
             added = added.to(bias.dtype)
             current = added if forgets else dynamics.decayed(current, neurons.current_decay) + added
             if dynamics.wraps:
-                current = dynamics.wrapped(current)
+                arriving, current = current, dynamics.wrapped(current)
+                if wrapped is not None:
+                    wrapped[t] = arriving != current
+            if currents is not None:
+                currents[t] = current
+            if fires_first:
+                potentials[t] = after
+                spike = torch.gt(after, threshold, out=spikes[t])
+                kept = torch.addcmul(after, after, spike, value=-1) if subtracted is None else after
+                after = dynamics.decayed(kept, neurons.potential_decay) + current
+                after = after if subtracted is None else after - subtracted * spike
+                after = after.add_(bias).clamp_(-top, top)
+                continue
             before = torch.add(dynamics.decayed(after, neurons.potential_decay), current, out=potentials[t])
             before.add_(bias).clamp_(-top, top)
             after = before
             if neurons.spiking:
-                after = torch.addcmul(before, before, torch.gt(before, threshold, out=spikes[t]), value=-1)
-            if currents is not None:
-                currents[t] = current
+                spike = torch.gt(before, threshold, out=spikes[t])
+                if subtracted is None:
+                    after = torch.addcmul(before, before, spike, value=-1)
+                else:
+                    after = torch.add(before, spike, alpha=-subtracted)
         if record is not None and currents is not None:
             record.update(currents=currents, potentials=potentials)
+            if wrapped is not None:
+                record["wrapped"] = wrapped
         ctx.dynamics, ctx.surrogate, ctx.detach_reset = dynamics, surrogate, detach_reset
         ctx.mean_current = currents.mean(0) + bias if currents is not None and by_rate else None
         ctx.save_for_backward(potentials, spikes)
@@ -124,7 +153,7 @@ class _Fire(torch.autograd.Function):
                 spikes,
                 torch.tensor(dynamics.surrogate_threshold, dtype=potentials.dtype),
                 dynamics.kept(neurons.potential_decay),
-                NeuronSettings(detach_reset=ctx.detach_reset),
+                NeuronSettings(detach_reset=ctx.detach_reset, reset=dynamics.reset, order=neurons.order),
                 ctx.surrogate,
                 mean_current=ctx.mean_current,
                 unit=dynamics.unit,
@@ -162,22 +191,20 @@ _fire: Callable[..., Tensor] = _Fire.apply
 _round: Callable[..., Tensor] = _Round.apply
 
 
-def _run_exactly(synapse: Synapse, source: Shape, message_max: int, state_shift: int) -> RunSynapse:
-    """In the cheapest exact arithmetic, shifted to state units at once: a factor 2^state_shift changes no mantissa."""
-    dtype = torch.float32 if magnitude_bound(synapse, message_max) < FLOAT32_EXACT else torch.float64
-    return RunSynapse(synapse, source, dtype, 1 << state_shift)
-
-
 class Emulator(nn.Module):
     """Runs one graph on many samples.
 
     `forward` is the deployed network as a classifier of images in [0, 1], differentiable by surrogate gradients;
     `run` is the backend that reports spikes and events. detach_reset: leave the reset out of the gradient.
     faults: of spikes, see faults.py; they do not reach the network without spikes that runs under an `Activation`.
+    seed: of the Poisson spikes that `forward` draws, anew at each call, where the input is made of them.
     """
 
-    def __init__(self, graph: ProcessGraph, *, detach_reset: bool = False, faults: SpikeFaults | None = None) -> None:
+    def __init__(
+        self, graph: ProcessGraph, *, detach_reset: bool = False, faults: SpikeFaults | None = None, seed: int = 0
+    ) -> None:
         super().__init__()
+        self.noise = NoiseSource(seed)
         self.graph = graph
         self.detach_reset = detach_reset
         self.faults = faults
@@ -185,7 +212,7 @@ class Emulator(nn.Module):
         self.synapses = nn.ModuleDict(
             {
                 layer.name: nn.ModuleList(
-                    _run_exactly(s, shapes[s.source], graph.messages_max(s.source), graph.numerics.state_shift)
+                    RunSynapse(s, shapes[s.source], self._exact_dtype(layer), 1 << graph.numerics.state_shift)
                     for s in layer.synapses
                 )
                 for layer in graph.layers
@@ -195,10 +222,16 @@ class Emulator(nn.Module):
         self._dynamics = {layer.name: self._constants(layer) for layer in graph.layers}
         self._watched: dict[str, Tensor] | None = None
 
+    def _reach(self, layer: GraphLayer) -> int:
+        return sum(magnitude_bound(s, self.graph.messages_max(s.source)) for s in layer.synapses)
+
+    def _exact_dtype(self, layer: GraphLayer) -> torch.dtype:
+        """The cheapest; sums are shifted to state units at once, for a factor 2^state_shift changes no mantissa."""
+        return torch.float32 if self._reach(layer) < FLOAT32_EXACT else torch.float64
+
     def _constants(self, layer: GraphLayer) -> _Dynamics:
         numerics = self.graph.numerics
-        reach = sum(magnitude_bound(s, self.graph.messages_max(s.source)) for s in layer.synapses)
-        wraps = layer.neurons.current_decay != numerics.decay_one or reach > numerics.input_max
+        wraps = layer.neurons.current_decay != numerics.decay_one or self._reach(layer) > numerics.input_max
         return _Dynamics(layer.neurons, numerics, layer.scale * (1 << numerics.state_shift), wraps)
 
     def _effective_bias(self, layer: GraphLayer) -> Tensor:
@@ -217,7 +250,10 @@ class Emulator(nn.Module):
         if isinstance(active_surrogate(), Activation):
             logits: Tensor = self._without_spikes(images_BCHW)
             return logits
-        messages = _round(images_BCHW * contract.message_max)
+        if contract.poisson is not None:
+            messages = poisson_messages(images_BCHW, contract, self.graph.time_steps, self.noise)
+        else:
+            messages = _round(images_BCHW * contract.message_max)
         output = self._propagate(append_constant_channels(messages, contract))
         return output.to(images_BCHW.dtype) / self.logit_unit
 
@@ -240,7 +276,8 @@ class Emulator(nn.Module):
         """Divide an output of a trace by this for logits."""
         layer = self.graph.output
         shift = 1 << self.graph.numerics.state_shift
-        return self.graph.time_steps * (1.0 if layer.neurons.spiking else layer.scale * shift)
+        steps = self.graph.time_steps if self.graph.readout == "mean" else 1
+        return steps * (1.0 if layer.neurons.spiking else layer.scale * shift)
 
     def _propagate(self, encoded: Tensor, states: States | None = None, *, keep_states: bool = False) -> Tensor:
         """Final potentials of the output layer [B, K], or its spike counts. encoded: [B, ...] constant, or [T, B, ...].
@@ -251,7 +288,7 @@ class Emulator(nn.Module):
         steps = graph.time_steps
         if self._watched is not None:
             self._watched[INPUT] = encoded
-        is_static = encoded.ndim == 1 + len(graph.input.shape)
+        is_static = not graph.input.has_time
         batch = encoded.shape[0] if is_static else encoded.shape[1]
         sent: dict[str, tuple[Tensor, bool]] = {INPUT: (encoded if is_static else encoded.flatten(0, 1), is_static)}
         for layer in graph.layers:
@@ -270,6 +307,8 @@ class Emulator(nn.Module):
             if states is not None and record is not None:
                 states.currents[layer.name] = record["currents"].long()
                 states.potentials[layer.name] = record["potentials"].long()
+                if "wrapped" in record:
+                    states.wrapped[layer.name] = record["wrapped"]
             if self._watched is not None and layer.neurons.spiking:
                 self._watched[layer.name] = fired_TB
             sent[layer.name] = (fired_TB.flatten(0, 1), False)
@@ -307,7 +346,7 @@ class EmulatorBackend:
         """See `Backend`. Raises DataError for messages that do not fit the input contract."""
         check_messages(messages, graph.input, graph.time_steps)
         emulator = Emulator(graph, faults=self.faults)
-        dim = 1 if graph.input.coding == "binary" else 0
+        dim = 1 if graph.input.has_time else 0
         traces = []
         with torch.no_grad():
             for batch in messages.split(self.batch_size, dim):

@@ -144,7 +144,7 @@ class _Meter:
 
     def judge(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Count and class from the events of another run."""
-        trace = EmulatorBackend().run(self.graph, encode_images(images, self.graph.input))
+        trace = EmulatorBackend().run(self.graph, encode_images(images, self.graph))
         return counted_work(self.graph, trace, self.costs), trace.predicted
 
 

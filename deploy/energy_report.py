@@ -134,7 +134,7 @@ def _measure(
     backend, emulator = EmulatorBackend(batch_size), Emulator(graph)
     traces, times = [], []
     for batch in images.split(batch_size):
-        traces.append(backend.run(graph, encode_images(batch, graph.input)))
+        traces.append(backend.run(graph, encode_images(batch, graph)))
         if busiest is not None:
             with torch.no_grad(), emulator.watching() as sent:
                 emulator(batch)

@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hardspike.deploy.input_coding import append_constant_channels, check_image_input
+from hardspike.deploy.poisson_coding import analog_messages, poisson_messages
 from hardspike.deploy.process_graph import GraphLayer, ProcessGraph
 from hardspike.deploy.run_synapse import RunSynapse
 from hardspike.snn.architecture import INPUT
+from hardspike.snn.encoding import NoiseSource
 from hardspike.snn.membrane import NeuronSettings
 from hardspike.snn.neuron import fire, rate
 from hardspike.snn.surrogate import Activation, active_surrogate
@@ -31,13 +33,14 @@ ROUNDING_SHARE = 2.0**-10
 class FakeQuantised(nn.Module):
     """Float images (B, C, H, W) in [0, 1] to logits (B, classes) in the units of `Emulator.forward`, differentiable.
 
-    It computes in the images' dtype. detach_reset: leave the reset out of the gradient.
+    It computes in the images' dtype. detach_reset: leave the reset out of the gradient. seed: as of `Emulator`.
     """
 
-    def __init__(self, graph: ProcessGraph, *, detach_reset: bool = False) -> None:
+    def __init__(self, graph: ProcessGraph, *, detach_reset: bool = False, seed: int = 0) -> None:
         super().__init__()
         self.graph = graph
-        self.settings = NeuronSettings(detach_reset=detach_reset)
+        self.detach_reset = detach_reset
+        self.noise = NoiseSource(seed)
         shapes = graph.shapes
         # float32 holds every integer weight; the scale is applied in the images' dtype.
         self.synapses = nn.ModuleDict(
@@ -53,8 +56,10 @@ class FakeQuantised(nn.Module):
         graph, contract = self.graph, self.graph.input
         check_image_input(images_BCHW.detach(), contract)
         substitute = active_surrogate()
-        messages = append_constant_channels(images_BCHW * contract.message_max, contract)
-        sent = {INPUT: messages[None]}  # [1, B, ...]: the same at every step
+        if contract.poisson is not None and not isinstance(substitute, Activation):
+            sent = {INPUT: poisson_messages(images_BCHW, contract, graph.time_steps, self.noise)}
+        else:
+            sent = {INPUT: self._static_messages(images_BCHW)[None]}  # [1, B, ...]: the same at every step
         for layer in graph.layers:
             current_TB = self._current(layer, sent)
             if not layer.neurons.spiking:
@@ -64,8 +69,16 @@ class FakeQuantised(nn.Module):
             else:
                 sent[layer.name] = self._fire(layer, current_TB)
         if graph.output.neurons.spiking:
-            return sent[graph.output.name].mean(0)
-        return self._final_potential(current_TB) / graph.time_steps
+            spikes_TB = sent[graph.output.name]
+            return spikes_TB.mean(0) if graph.readout == "mean" else spikes_TB.sum(0)
+        return self._final_potential(current_TB) / (graph.time_steps if graph.readout == "mean" else 1)
+
+    def _static_messages(self, images_BCHW: Tensor) -> Tensor:
+        """The same at every step, with constant channels."""
+        contract = self.graph.input
+        if contract.poisson is None:
+            return append_constant_channels(images_BCHW * contract.message_max, contract)
+        return analog_messages(images_BCHW, contract)
 
     def _current(self, layer: GraphLayer, sent: dict[str, Tensor]) -> Tensor:
         """What is added to the potentials in float units, [T or 1, B, *shape]."""
@@ -84,15 +97,35 @@ class FakeQuantised(nn.Module):
     def _fire(self, layer: GraphLayer, current_TB: Tensor) -> Tensor:
         leak = current_TB.new_tensor(self.graph.numerics.kept(layer.neurons.potential_decay))
         threshold, steps = self._threshold(layer, current_TB), self.graph.time_steps
-        return fire(current_TB, threshold, self.settings, leak=leak, steps=steps, layer=(self, layer.name))
+        return fire(
+            current_TB,
+            threshold,
+            self._settings(layer, float(threshold)),
+            leak=leak,
+            steps=steps,
+            layer=(self, layer.name),
+        )
+
+    def _settings(self, layer: GraphLayer, threshold: float) -> NeuronSettings:
+        neurons = layer.neurons
+        initial = neurons.initial / (layer.scale * (1 << self.graph.numerics.state_shift))
+        return NeuronSettings(
+            detach_reset=self.detach_reset,
+            reset="hard" if neurons.reset_by is None else "soft",
+            order=neurons.order,
+            initial_potential=initial / threshold,
+        )
 
     def _threshold(self, layer: GraphLayer, like: Tensor) -> Tensor:
         """The smallest potential that fires, a share of the grid below it; scalar.
 
         The chip fires above the mantissa. Without memory potentials are multiples of what bias and messages are multiples of,
-        with memory of 1 / 2^state_shift, which decay leaves.
+        with memory of 1 / 2^state_shift, which decay leaves. A soft reset subtracts the threshold, so there it is the reset's.
         """
         neurons, numerics = layer.neurons, self.graph.numerics
+        if neurons.reset_by is not None:
+            side = -ROUNDING_SHARE if neurons.reset_by > neurons.threshold else ROUNDING_SHARE
+            return like.new_tensor((neurons.reset_by + side) / layer.scale)
         forgets = neurons.current_decay == numerics.decay_one and neurons.potential_decay in (0, numerics.decay_one)
         exponent = min(neurons.bias_exponent, numerics.state_shift) if forgets else 0
         grid = 2.0 ** (exponent - numerics.state_shift)

@@ -122,7 +122,7 @@ def weight_codes(synapse: Synapse, numerics: Numerics, weight_bits: int) -> tupl
     are. Otherwise the layer has one sign, and code = |weight| / step is unsigned of `weight_bits` bits.
     """
     mixed = _is_mixed(synapse.weight)
-    codes: IntArray = synapse.weight // weight_step(mixed, numerics, weight_bits)
+    codes: IntArray = (synapse.weight >> synapse.exponent) // weight_step(mixed, numerics, weight_bits)
     return (codes, True) if mixed else (np.abs(codes), False)
 
 
@@ -138,17 +138,17 @@ def _flipped(
     for bit in range(weight_bits):
         flips |= (random.random(codes.shape) < rate).astype(codes.dtype) << bit
     codes = (codes & (1 << weight_bits) - 1) ^ flips
-    step = weight_step(signed, numerics, weight_bits)
+    step, unit = weight_step(signed, numerics, weight_bits), 1 << synapse.exponent
     if not signed:
         sign = -1 if synapse.weight.min() < 0 else 1
-        return replace(synapse, weight=(sign * step * codes).astype(np.int32))
+        return replace(synapse, weight=(sign * step * codes * unit).astype(np.int32))
     half = 1 << (weight_bits - 1)
     weight = ((codes ^ half) - half) * step
     if not _is_mixed(weight):
         # The sign rule is read from the values, and layers of one sign reach less far: the one code out of range is put next to it.
         low, high = weight_limits(False, bool(weight.max() > 0), numerics)
         weight = weight.clip(int(low / step) * step, high)
-    return replace(synapse, weight=weight.astype(np.int32))
+    return replace(synapse, weight=(weight * unit).astype(np.int32))
 
 
 def _check_fault(kind: str, rate: float) -> None:

@@ -3,8 +3,10 @@
 import torch
 from torch import Tensor
 
-from hardspike.deploy.process_graph import InputContract
+from hardspike.deploy.poisson_coding import poisson_messages
+from hardspike.deploy.process_graph import InputContract, ProcessGraph
 from hardspike.snn.data import check_images
+from hardspike.snn.encoding import NoiseSource
 from hardspike.snn.errors import DataError
 
 
@@ -16,17 +18,29 @@ def quantize_images(images: Tensor, bits: int) -> Tensor:
 
 def check_image_input(images_BCHW: Tensor, contract: InputContract) -> None:
     """Raise DataError for images of another shape, NaN, values outside [0, 1], or an input that does not take images."""
-    if contract.coding != "graded":
+    if contract.coding != "graded" and contract.poisson is None:
         raise DataError(f"input: coding '{contract.coding}' takes integers, not images; encode them yourself")
     check_images(images_BCHW)
-    if tuple(images_BCHW.shape[1:]) != contract.shape:
+    if tuple(images_BCHW.shape[1:]) != contract.image_shape:
         raise DataError(
-            f"images: shape {tuple(images_BCHW.shape)} does not fit this network; it takes (batch, {contract.shape})"
+            f"images: shape {tuple(images_BCHW.shape)} does not fit this network; it takes (batch, {contract.image_shape})"
         )
 
 
-def encode_images(images_BCHW: Tensor, contract: InputContract) -> Tensor:
-    """Integer messages of images, int64 of shape (B, C, H, W) without constant channels. Raises as `check_image_input`."""
+def encode_images(images_BCHW: Tensor, graph: ProcessGraph, *, seed: int = 0) -> Tensor:
+    """Integer messages of images, without constant channels, int64. Raises as `check_image_input`.
+
+    (B, C, H, W) for a graded input, [T, B, ...] for Poisson spikes, which `seed` draws.
+    """
+    contract = graph.input
+    if contract.poisson is None:
+        return graded_messages(images_BCHW, contract)
+    check_image_input(images_BCHW, contract)
+    return poisson_messages(images_BCHW.double(), contract, graph.time_steps, NoiseSource(seed)).long()
+
+
+def graded_messages(images_BCHW: Tensor, contract: InputContract) -> Tensor:
+    """Integer messages of images for a graded input; see `encode_images`."""
     check_image_input(images_BCHW, contract)
     return torch.floor(images_BCHW.double() * contract.message_max + 0.5).long()
 
@@ -34,11 +48,11 @@ def encode_images(images_BCHW: Tensor, contract: InputContract) -> Tensor:
 def check_messages(messages: Tensor, contract: InputContract, time_steps: int) -> None:
     """Raise DataError unless `messages` are integers that fit the contract.
 
-    Shape (B, *shape) for graded and current coding, (T, B, *shape) for binary.
+    Shape (B, *shape) for graded and current coding, (T, B, *shape) for binary and signed.
     """
     if messages.is_floating_point() or messages.dtype == torch.bool:
         raise DataError(f"messages: dtype {messages.dtype} is not allowed; use integers")
-    lead = 2 if contract.coding == "binary" else 1
+    lead = 2 if contract.has_time else 1
     if messages.ndim != lead + len(contract.shape) or tuple(messages.shape[lead:]) != contract.shape:
         wanted = f"({'time, ' if lead == 2 else ''}batch, {', '.join(map(str, contract.shape))})"
         raise DataError(f"messages: shape {tuple(messages.shape)} does not fit this network; it takes {wanted}")
@@ -46,9 +60,9 @@ def check_messages(messages: Tensor, contract: InputContract, time_steps: int) -
         raise DataError(f"messages: {len(messages)} timesteps, but the network runs {time_steps}")
     if contract.coding != "current" and messages.numel():
         low, high = int(messages.min()), int(messages.max())
-        if low < 0 or high > contract.message_max:
+        if low < contract.message_min or high > contract.message_max:
             raise DataError(
-                f"messages: values {low}..{high} are outside 0..{contract.message_max}; quantise the input first"
+                f"messages: values {low}..{high} are outside {contract.message_min}..{contract.message_max}; quantise the input first"
             )
 
 

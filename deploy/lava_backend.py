@@ -54,7 +54,7 @@ class LavaBackend:
         check_lava_computes(graph)
         layer_delays(graph)
         self._require()
-        dim = 1 if graph.input.coding == "binary" else 0
+        dim = 1 if graph.input.has_time else 0
         sample_bytes = 4 * graph.time_steps * math.prod(graph.input.encoded_shape)
         traces = []
         for batch in torch.split(messages, max(1, STREAM_BYTES // sample_bytes), dim):
@@ -65,7 +65,7 @@ class LavaBackend:
     def _run_stream(
         self, graph: ProcessGraph, encoded: Tensor, keep_states: bool, progress: Callable[[int], None] | None
     ) -> Trace:
-        steps, has_time = graph.time_steps, graph.input.coding == "binary"
+        steps, has_time = graph.time_steps, graph.input.has_time
         stream_BT = encoded.transpose(0, 1) if has_time else encoded.unsqueeze(1).expand(-1, steps, *encoded.shape[1:])
         network = self._build(graph, stream_BT.flatten(0, 1).int().numpy())
         found, potentials = run_stream(

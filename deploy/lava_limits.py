@@ -33,7 +33,7 @@ def check_lava_computes(graph: ProcessGraph) -> None:
             )
         for synapse in layer.synapses:
             # Again, for a profile of the user's own may allow what Lava's Dense clips.
-            check_weights(layer.name, synapse.weight, lava, 8, "loihi2")
+            check_weights(layer.name, synapse, lava, 8, "loihi2")
             if isinstance(synapse, ConvSynapse):
                 _check_geometry(layer.name, synapse)
 

@@ -125,7 +125,7 @@ def to_lava_order(array: NDArray[Any]) -> NDArray[Any]:
 
 def _message_bits(graph: ProcessGraph, source: str) -> int:
     """0 makes a synapse take any message for a 1; spikes are that."""
-    return graph.input.message_bits if source == INPUT and graph.input.coding == "graded" else 0
+    return graph.input.message_bits if source == INPUT and graph.input.coding in ("graded", "signed") else 0
 
 
 def _synapse(synapse: Synapse, source: Shape, message_bits: int) -> Any:

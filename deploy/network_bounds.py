@@ -8,9 +8,17 @@ from torch import Tensor
 
 from hardspike.deploy.bounds import Interval, SynapseInterval
 from hardspike.deploy.constant_drive import periods
-from hardspike.deploy.process_graph import ConvSynapse, GraphLayer, ProcessGraph, Synapse, magnitude_bound
+from hardspike.deploy.process_graph import (
+    EXTENSIONS,
+    ConvSynapse,
+    GraphLayer,
+    ProcessGraph,
+    Synapse,
+    magnitude_bound,
+)
 from hardspike.deploy.spike_bounds import NeuronRule, SpikeBounds, by_last_reset, by_steps
 from hardspike.snn.architecture import INPUT
+from hardspike.snn.errors import UnsupportedLayerError
 
 # Decays multiply a state by up to 2^12, and float64 holds integers up to 2^53.
 STATE_EXACT = 1 << 41
@@ -54,6 +62,7 @@ class IntervalNetwork:
 
     def __init__(self, graph: ProcessGraph, *, windows: bool = True) -> None:
         self.graph, self.windows = graph, windows
+        _check_provable(graph)
         self.synapses = {layer.name: [self._prepared(s) for s in layer.synapses] for layer in graph.layers}
         self.bias = {
             layer.name: torch.from_numpy(layer.neurons.bias).double() * (1 << layer.neurons.bias_exponent)
@@ -178,3 +187,17 @@ class _Arrivals:
         for part in parts[1:]:
             total = total.plus(part)
         return total
+
+
+def _check_provable(graph: ProcessGraph) -> None:
+    """Raise UnsupportedLayerError for what the bounds of this module do not describe."""
+    if graph.input.coding != "graded":
+        raise UnsupportedLayerError(
+            f"layer 'input': coding '{graph.input.coding}' cannot be certified; only graded pixels, the same at every step, can"
+        )
+    for layer in graph.layers:
+        if layer.neurons.extensions:
+            raise UnsupportedLayerError(
+                f"layer '{layer.name}': {EXTENSIONS[layer.neurons.extensions[0]]} cannot be certified; "
+                "only neurons that integrate first from 0 and reset to 0 can"
+            )

@@ -31,18 +31,34 @@ def decay(value: int, amount: int, numerics: Numerics) -> int:
 
 def update(
     accumulated: int, current: int, potential: int, bias_mantissa: int, neurons: NeuronGroup, numerics: Numerics
-) -> tuple[int, int, int]:
-    """One neuron, one step: (current, potential before the reset, spike)."""
+) -> tuple[int, int, int, int]:
+    """One neuron, one step: (current, potential that was compared with the threshold, spike, potential it leaves)."""
     half, full = numerics.state_max + 1, 2 * (numerics.state_max + 1)
     current = decay(current, neurons.current_decay, numerics) + (accumulated << numerics.state_shift)
     if current > half:
         current -= full
     elif current <= -half:
         current += full
-    potential = decay(potential, neurons.potential_decay, numerics) + current + (bias_mantissa << neurons.bias_exponent)
-    potential = max(-numerics.state_max, min(numerics.state_max, potential))
-    spike = int(neurons.spiking and potential > neurons.threshold << numerics.state_shift)
-    return current, potential, spike
+    drive = current + (bias_mantissa << neurons.bias_exponent)
+    threshold = neurons.threshold << numerics.state_shift
+    if neurons.order == "fire-first":
+        compared = potential
+        spike = int(neurons.spiking and compared > threshold)
+        if spike and neurons.reset_by is None:
+            potential = 0
+        if spike and neurons.reset_by is not None:
+            drive -= neurons.reset_by << numerics.state_shift
+        potential = clip(decay(potential, neurons.potential_decay, numerics) + drive, numerics)
+        return current, compared, spike, potential
+    compared = potential = clip(decay(potential, neurons.potential_decay, numerics) + drive, numerics)
+    spike = int(neurons.spiking and compared > threshold)
+    if spike:
+        potential = 0 if neurons.reset_by is None else potential - (neurons.reset_by << numerics.state_shift)
+    return current, compared, spike, potential
+
+
+def clip(potential: int, numerics: Numerics) -> int:
+    return max(-numerics.state_max, min(numerics.state_max, potential))
 
 
 def _size(shape: Shape) -> int:
@@ -110,7 +126,7 @@ class Oracle:
         graph, numerics = self.graph, self.graph.numerics
         trace = OracleTrace()
         current = {layer.name: [0] * _size(layer.shape) for layer in graph.layers}
-        potential = {layer.name: [0] * _size(layer.shape) for layer in graph.layers}
+        potential = {layer.name: [layer.neurons.initial] * _size(layer.shape) for layer in graph.layers}
         constant = _size(graph.input.encoded_shape) - _size(graph.input.shape)
         for step in messages:
             sent = {INPUT: step + [graph.input.message_max] * constant}
@@ -125,9 +141,8 @@ class Oracle:
                 us, vs, spikes = current[layer.name], potential[layer.name], []
                 before = []
                 for n, accumulated in enumerate(total):
-                    us[n], v, spike = update(accumulated, us[n], vs[n], bias[n], layer.neurons, numerics)
+                    us[n], v, spike, vs[n] = update(accumulated, us[n], vs[n], bias[n], layer.neurons, numerics)
                     before.append(v)
-                    vs[n] = 0 if spike else v
                     spikes.append(spike)
                 trace.spikes.setdefault(layer.name, []).append(spikes)
                 trace.currents.setdefault(layer.name, []).append(list(us))

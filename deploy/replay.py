@@ -106,7 +106,7 @@ def replay(
     images = on_grid_inside_ball(replay_set.images, replay_set.clean.images, replay_set.origin.eps, bits)
     if replay_set.origin.kind == "clean":
         images = quantize_images(replay_set.images, bits)
-    trace = backend.run(graph, encode_images(images, graph.input), progress=progress)
+    trace = backend.run(graph, encode_images(images, graph), progress=progress)
     snn_class = predict(snn, images)
     return Replayed(
         origin=replay_set.origin,

@@ -13,8 +13,8 @@ from hardspike.attack.evaluation import interval
 from hardspike.deploy.compare import Equality
 from hardspike.deploy.deployed_robustness import DeployedRobustness, across_networks, deployed_robustness
 from hardspike.deploy.energy import EnergyInterval, neuron_updates, price, sum_layers
+from hardspike.deploy.layer_scale import LayerFit
 from hardspike.deploy.process_graph import ProcessGraph
-from hardspike.deploy.quantize import LayerFit
 from hardspike.deploy.replay import Replayed
 from hardspike.hw_profiles.profile import Profile
 from hardspike.snn.network import SpikingNetwork, num_neurons, num_parameters

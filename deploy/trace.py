@@ -17,11 +17,15 @@ from hardspike.snn.architecture import INPUT, Shape
 
 @dataclass(frozen=True, slots=True, eq=False)
 class States:
-    """Everything, for comparison: bool spikes and int64 currents and potentials (before the reset), [T, B, *shape] per layer."""
+    """Everything, for comparison: bool spikes and int64 currents and potentials (as compared with the threshold), [T, B, *shape] per layer.
+
+    wrapped: bool, where a current left its range and came back at the other end; only of layers where one can.
+    """
 
     spikes: dict[str, Tensor]
     currents: dict[str, Tensor] = field(default_factory=dict)
     potentials: dict[str, Tensor] = field(default_factory=dict)
+    wrapped: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,8 +86,7 @@ def count_events(
     graph: ProcessGraph, backend: str, encoded: Tensor, states: States, output: Tensor, *, keep_states: bool
 ) -> Trace:
     """Build a Trace. encoded: int64 messages with constant channels, [B, ...] or [T, B, ...]."""
-    has_time = encoded.ndim > 1 + len(graph.input.shape)
-    sent = {INPUT: (encoded != 0) if has_time else (encoded != 0).expand(graph.time_steps, *encoded.shape)}
+    sent = {INPUT: (encoded != 0) if graph.input.has_time else (encoded != 0).expand(graph.time_steps, *encoded.shape)}
     sent |= states.spikes
     if graph.input.coding == "current":
         sent[INPUT] = torch.zeros_like(sent[INPUT])  # a bias is no message
@@ -120,7 +123,7 @@ def join_traces(traces: Sequence[Trace]) -> Trace:
         states = States(
             *(
                 {name: torch.cat([getattr(s, part)[name] for s in kept], 1) for name in getattr(kept[0], part)}
-                for part in ("spikes", "currents", "potentials")
+                for part in ("spikes", "currents", "potentials", "wrapped")
             )
         )
     return Trace(

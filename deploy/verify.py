@@ -60,7 +60,7 @@ def verify_network(
     watch.begin("verify", 6)
     data = data.first(settings.images)
     images = quantize_images(data.images, graph.input.message_bits)
-    messages = encode_images(images, graph.input)
+    messages = encode_images(images, graph)
     trace = EmulatorBackend().run(graph, messages, keep_states=True)
     rows = [compare_folded(snn, images)]
     watch.advance(note="folded")
@@ -106,11 +106,14 @@ def compare_oracle(graph: ProcessGraph, messages: Tensor, trace: Trace) -> Equal
     """Equality 2. messages as for `Backend.run`; the trace must keep states with potentials."""
     oracle = Oracle(graph)
     counter = Counter()
-    has_time = graph.input.coding == "binary"
     states = trace.states
     assert states is not None
     for sample in range(len(trace)):
-        steps = messages[:, sample] if has_time else messages[sample].expand(graph.time_steps, *messages[sample].shape)
+        steps = (
+            messages[:, sample]
+            if graph.input.has_time
+            else messages[sample].expand(graph.time_steps, *messages[sample].shape)
+        )
         expected = oracle.run([step.flatten().tolist() for step in steps])
         for layer in graph.layers:
             for kind, found, values in (

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from hardspike.attack.adversarial_set import AdversarialSet, load_adversarial_set
 from hardspike.attack.settings import AttackSettings
 from hardspike.deploy.compare import Equality
-from hardspike.deploy.quantize import LayerFit
+from hardspike.deploy.layer_scale import LayerFit
 from hardspike.deploy.replay import Replayed
 from hardspike.deploy.replay_file import load_replayed
 from hardspike.run_folder import RunFolder

@@ -15,6 +15,8 @@ class Numerics:
     """The integer arithmetic of a chip. Unit `weight`: what one step of an integer weight adds to the synaptic input.
 
     Neuron state is kept in units of weight / 2^state_shift, in `state_bits` bits.
+    resets: what the chip's own neurons do, `hard` or `soft`. microcode: what they do only after they were programmed for it
+    (`soft` reset, `initial` potential, `fire-first`).
     """
 
     weight_bits: tuple[int, ...]
@@ -30,7 +32,9 @@ class Numerics:
     bias_mantissa_max: int
     bias_exponent_max: int
     message_bits_max: int
+    weight_exponent_max: int
     resets: tuple[str, ...]
+    microcode: tuple[str, ...]
 
     @property
     def state_max(self) -> int:

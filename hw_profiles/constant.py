@@ -52,7 +52,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """What the value of a key may be. low, high: of a number, or of each whole number of a list; words: the ones allowed."""
+    """What the value of a key may be.
+
+    low, high: of a number, or of each whole number of a list; of words, low is how many at least. words: the ones allowed.
+    """
 
     unit: str
     form: Literal["number", "integer", "integers", "word", "words"] = "number"
@@ -81,7 +84,7 @@ class Rule:
             case "word":
                 return isinstance(value, str) and value in self.words
             case "words":
-                return isinstance(value, list) and bool(value) and all(word in self.words for word in value)
+                return isinstance(value, list) and len(value) >= self.low and all(word in self.words for word in value)
 
     def _is_whole(self, value: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool) and self._in_range(value)

@@ -44,7 +44,9 @@ NUMERICS = {
     "bias_mantissa_max": Rule(unit="mantissa", form="integer", low=0, high=2**30),
     "bias_exponent_max": Rule(unit="bit", form="integer", low=0, high=16),
     "message_bits_max": Rule(unit="bit", form="integer", low=1, high=32),
-    "resets": Rule(unit="reset", form="words", words=("hard", "soft")),
+    "weight_exponent_max": Rule(unit="bit", form="integer", low=0, high=16),
+    "resets": Rule(unit="reset", form="words", low=1, words=("hard", "soft")),
+    "microcode": Rule(unit="neuron", form="words", words=("soft", "initial", "fire-first")),
 }
 COUNT = 2**31 - 1
 CORES = {

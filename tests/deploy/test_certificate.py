@@ -18,7 +18,7 @@ from hardspike.deploy.certificate import certify, message_box
 from hardspike.deploy.compile import DeploySettings, compile_network
 from hardspike.deploy.emulator import Emulator, EmulatorBackend
 from hardspike.deploy.energy import price, sum_layers
-from hardspike.deploy.input_coding import append_constant_channels, encode_images
+from hardspike.deploy.input_coding import append_constant_channels, encode_images, graded_messages
 from hardspike.deploy.network_bounds import IntervalNetwork, NetworkBounds
 from hardspike.deploy.oracle import Oracle, decay
 from hardspike.deploy.process_graph import DenseSynapse, GraphLayer, InputContract, NeuronGroup, ProcessGraph
@@ -64,7 +64,7 @@ def test_no_image_of_the_box_leaves_the_bounds_or_the_certified_class(start: int
     for seed in range(start, start + 20):
         graph = toy_graph(seed)
         images = torch.cat([toy_image(seed), toy_image(seed + 1000)])
-        labels = EmulatorBackend().run(graph, encode_images(images, graph.input)).predicted
+        labels = EmulatorBackend().run(graph, encode_images(images, graph)).predicted
         box = message_box(images, EPS, graph.input)
         network = IntervalNetwork(graph, windows=windows)
         bounds = network.bounds(encoded(graph, box))
@@ -96,7 +96,7 @@ def test_toy_graphs_cover_the_arithmetic() -> None:
     wrapped = clipped = spiking = 0
     for seed in range(40):
         graph = toy_graph(seed)
-        messages = encode_images(toy_image(seed), graph.input)
+        messages = encode_images(toy_image(seed), graph)
         states = EmulatorBackend().run(graph, messages, keep_states=True).states
         assert states is not None
         clipped += any(bool((v.abs() == graph.numerics.state_max).any()) for v in states.potentials.values())
@@ -262,7 +262,7 @@ def test_box_holds_what_every_image_of_the_ball_is_rounded_to() -> None:
             box = message_box(image, eps, contract)
             for ball in (Ball.around(image, eps), Ball.around(image, eps, grid=255)):
                 for seen in (ball.low, ball.high, ball.clean, ball.rounded(image)):
-                    for message in (encode_images(seen, contract), torch.floor(seen * 255 + 0.5).long()):
+                    for message in (graded_messages(seen, contract), torch.floor(seen * 255 + 0.5).long()):
                         assert bool((message >= box.low).all() and (message <= box.high).all())
             assert int((box.high - box.low).max()) <= 2 * eps * 255 + 1.001
     black = message_box(torch.zeros(1, 1, 1, 512), 2 / 255, contract)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from random_graphs import CASES, NUMERICS, GraphCase, build, random_messages
 
 from hardspike.deploy.emulator import Emulator, EmulatorBackend
-from hardspike.deploy.fold import FoldedLayer, FoldedNetwork, fold_network
+from hardspike.deploy.fold import FoldedLayer, FoldedNetwork, FoldedSynapse, fold_network
 from hardspike.deploy.input_coding import encode_images
 from hardspike.deploy.oracle import Oracle, decay, update
 from hardspike.deploy.process_graph import (
@@ -26,7 +26,7 @@ from hardspike.deploy.process_graph import (
 from hardspike.deploy.quantize import quantize_network
 from hardspike.deploy.verify import compare_oracle, saturations
 from hardspike.hw_profiles.profile import load_profile
-from hardspike.snn.architecture import INPUT
+from hardspike.snn.architecture import INPUT, ImageInput
 from hardspike.snn.errors import DataError
 from hardspike.snn.membrane import NeuronSettings
 from hardspike.snn.surrogate import parse_surrogate, surrogate_gradient
@@ -129,12 +129,13 @@ def _deployed(name: str) -> tuple[ProcessGraph, torch.nn.Module]:
     "text", ["triangular:1", "triangular:0.3", "exponential:1,2", "rectangular:0.7", "straight-through"]
 )
 @pytest.mark.parametrize("detach_reset", [False, True])
-def test_gradient_equals_the_float_network_with_the_same_numbers(text: str, detach_reset: bool) -> None:
+@pytest.mark.parametrize("form", ["plain", "soft", "fire-first", "soft, fire-first"])
+def test_gradient_equals_the_float_network_with_the_same_numbers(text: str, detach_reset: bool, form: str) -> None:
     """Widths are float units. Scales are powers of two, so the float network holds exactly the integer one's numbers."""
     graph = build(CASES[0])
     graph = dataclasses.replace(
         graph,
-        layers=tuple(dataclasses.replace(layer, scale=2.0 ** (9 - 2 * i)) for i, layer in enumerate(graph.layers)),
+        layers=tuple(_formed(layer, form, 2.0 ** (9 - 2 * index)) for index, layer in enumerate(graph.layers)),
     )
     messages = random_messages(CASES[0], graph, 6).double()
     found = (messages / 255).requires_grad_(True)
@@ -150,6 +151,15 @@ def test_gradient_equals_the_float_network_with_the_same_numbers(text: str, deta
     torch.testing.assert_close(grad / 255, expected, rtol=1e-5, atol=1e-6 * float(expected.abs().max()))
 
 
+def _formed(layer: GraphLayer, form: str, scale: float) -> GraphLayer:
+    neurons = layer.neurons
+    if neurons.spiking and "soft" in form:
+        neurons = dataclasses.replace(neurons, reset_by=neurons.threshold + 1)
+    if neurons.spiking and "fire-first" in form:
+        neurons = dataclasses.replace(neurons, order="fire-first")
+    return dataclasses.replace(layer, neurons=neurons, scale=scale)
+
+
 def _as_float(graph: ProcessGraph, detach_reset: bool) -> FoldedNetwork:
     """The graph's integers divided by its scales; the input is messages, not images."""
     layers = []
@@ -160,17 +170,28 @@ def _as_float(graph: ProcessGraph, detach_reset: bool) -> FoldedNetwork:
         layers.append(
             FoldedLayer(
                 name=layer.name,
-                source=synapse.source,
                 shape=layer.shape,
-                weight=torch.from_numpy(synapse.weight).double() / layer.scale,
+                synapses=(
+                    FoldedSynapse(
+                        source=synapse.source,
+                        weight=torch.from_numpy(synapse.weight).double() / layer.scale,
+                        **geometry,
+                    ),
+                ),
                 bias=bias,
                 uniform_bias=bias.flatten(),
-                neuron=NeuronSettings(detach_reset=detach_reset) if layer.neurons.spiking else None,
+                neuron=_settings(layer.neurons, detach_reset) if layer.neurons.spiking else None,
                 threshold=(layer.neurons.threshold + 1) / layer.scale,
-                **geometry,
             )
         )
-    return FoldedNetwork(graph.input.shape, tuple(layers), graph.time_steps)
+    channels, height, width = graph.input.shape
+    image = ImageInput(shape=(channels, height, width), mean=(0.0,) * channels, std=(1.0,) * channels)
+    return FoldedNetwork(image.shape, tuple(layers), graph.time_steps, image)
+
+
+def _settings(neurons: NeuronGroup, detach_reset: bool) -> NeuronSettings:
+    reset = "hard" if neurons.reset_by is None else "soft"
+    return NeuronSettings(detach_reset=detach_reset, reset=reset, order=neurons.order)
 
 
 def test_saturation_is_counted_where_it_can_change_a_spike() -> None:
@@ -201,7 +222,7 @@ def test_forward_gives_the_backends_output_as_logits() -> None:
     graph, _ = _deployed("padded convolution, pool, dense")
     images = small_networks.images(small_networks.ARCHITECTURES["padded convolution, pool, dense"], 5).float()
     emulator = Emulator(graph)
-    trace = EmulatorBackend().run(graph, encode_images(images, graph.input))
+    trace = EmulatorBackend().run(graph, encode_images(images, graph))
     torch.testing.assert_close(emulator(images), (trace.output / emulator.logit_unit).float(), rtol=0, atol=0)
 
 
@@ -237,7 +258,7 @@ def test_bad_images_are_one_line_errors(images: torch.Tensor, message: str) -> N
     with pytest.raises(DataError, match=message):
         Emulator(graph)(images)
     with pytest.raises(DataError, match=message):
-        encode_images(images, graph.input)
+        encode_images(images, graph)
 
 
 def test_bad_messages_are_one_line_errors() -> None:

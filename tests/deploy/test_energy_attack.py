@@ -32,7 +32,7 @@ RADIUS = 5  # grey values
 
 
 def _run(graph: ProcessGraph, images: Tensor) -> Trace:
-    return EmulatorBackend().run(graph, encode_images(images, graph.input))
+    return EmulatorBackend().run(graph, encode_images(images, graph))
 
 
 def _operations(trace: Trace) -> Tensor:
@@ -135,7 +135,7 @@ def test_the_judge_believes_no_search(deployed: tuple[ProcessGraph, Tensor], mon
     monkeypatch.setattr("hardspike.deploy.energy_attack._search", lambda *_: free.double())
     kept = energy_attack(graph, images, keep_class=True, **arguments)  # type: ignore[arg-type]
     assert torch.equal(kept[~changed], free[~changed])
-    assert torch.equal(encode_images(kept, graph.input)[changed], encode_images(images, graph.input)[changed])
+    assert torch.equal(encode_images(kept, graph)[changed], encode_images(images, graph)[changed])
     monkeypatch.setattr("hardspike.deploy.energy_attack._search", lambda *_: torch.zeros_like(free))
     cheaper = energy_attack(graph, images, keep_class=False, **arguments)  # type: ignore[arg-type]
     assert torch.equal(_operations(_run(graph, cheaper)), _operations(before))
@@ -209,9 +209,9 @@ def test_watching_changes_nothing_and_gives_what_was_sent() -> None:
         watched = emulator(images.requires_grad_(True))
     assert torch.equal(watched, emulator(images))
     emulator(torch.zeros_like(images))  # is not watched any more
-    trace = EmulatorBackend().run(graph, encode_images(images.detach(), graph.input), keep_states=True)
+    trace = EmulatorBackend().run(graph, encode_images(images.detach(), graph), keep_states=True)
     assert trace.states is not None
-    assert torch.equal(sent[INPUT], encode_images(images.detach(), graph.input).double())
+    assert torch.equal(sent[INPUT], encode_images(images.detach(), graph).double())
     assert set(sent) == {INPUT, "conv0", "conv1"}
     for name in ("conv0", "conv1"):
         assert torch.equal(sent[name].bool(), trace.states.spikes[name])

@@ -49,6 +49,28 @@ def test_equals_the_emulator_where_nothing_rounds(case: GraphCase) -> None:
     torch.testing.assert_close(FakeQuantised(graph)(images.float()), expected.float(), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("form", ["soft", "soft strict", "initial", "fire-first", "soft initial fire-first"])
+def test_equals_the_emulator_in_every_neuron_form(form: str) -> None:
+    for case in STATELESS:
+        graph = build(case)
+        layers = []
+        for layer in graph.layers:
+            neurons = layer.neurons
+            if neurons.spiking:
+                neurons = dataclasses.replace(
+                    neurons,
+                    reset_by=(neurons.threshold + int("strict" not in form)) if "soft" in form else None,
+                    initial=(neurons.threshold // 2) << 6 if "initial" in form else 0,
+                    order="fire-first" if "fire-first" in form else "integrate-first",
+                )
+            layers.append(dataclasses.replace(layer, neurons=neurons))
+        graph = dataclasses.replace(graph, layers=tuple(layers))
+        images = _images(graph, 8)
+        expected = Emulator(graph)(images)
+        assert not torch.equal(expected, Emulator(build(case))(images)), "the form changes something"
+        torch.testing.assert_close(FakeQuantised(graph)(images), expected, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize(("bias", "exponent"), [(-3, 6), (7, 4), (1, 0)])
 def test_fires_exactly_when_the_chip_does_on_every_grey_value(bias: int, exponent: int) -> None:
     """Every pixel value, thresholds that potentials hit exactly, a scale that no float divides evenly."""

@@ -80,7 +80,7 @@ def oracle_with_masks(
             us, vs = current[layer.name], potential[layer.name]
             for n, added in enumerate(total):
                 bias = oracle._bias[layer.name][n]
-                us[n], v, spike = update(added, us[n], vs[n], bias, layer.neurons, numerics)
+                us[n], v, spike, _ = update(added, us[n], vs[n], bias, layer.neurons, numerics)
                 seen.append(v)
                 vs[n] = 0 if spike else v
                 sent[layer.name].append(spike if layer.name not in masks or masks[layer.name][t][n] else 0)

@@ -16,7 +16,7 @@ from hardspike.deploy.emulator import EmulatorBackend
 from hardspike.deploy.fold import fold_network
 from hardspike.deploy.input_coding import append_constant_channels, encode_images
 from hardspike.deploy.oracle import Oracle
-from hardspike.deploy.process_graph import ProcessGraph, check_weights
+from hardspike.deploy.process_graph import DenseSynapse, ProcessGraph, check_weights
 from hardspike.deploy.quantize import quantize_network
 from hardspike.hw_profiles.profile import load_profile
 from hardspike.snn.architecture import INPUT, chain
@@ -32,7 +32,7 @@ def test_deployed_network_is_close_to_the_float_one(name: str, bits: int) -> Non
     net = build(ARCHITECTURES[name])
     x = images(ARCHITECTURES[name], 40)
     graph, fits = quantize_network(fold_network(net), LOIHI2, weight_bits=bits)
-    trace = EmulatorBackend().run(graph, encode_images(x, graph.input), keep_states=True)
+    trace = EmulatorBackend().run(graph, encode_images(x, graph), keep_states=True)
     with torch.no_grad(), net.recording() as (spikes, _):
         net(x)
     assert trace.states is not None
@@ -93,7 +93,7 @@ def test_leak_becomes_the_nearest_decay() -> None:
 
 def _soft() -> ProcessGraph:
     soft = chain(image(1, 5, 4), [*block("a", conv(4), NeuronSettings(reset="soft")), *HEAD])
-    return quantize_network(fold_network(build(soft)), LOIHI2)[0]
+    return quantize_network(fold_network(build(soft)), load_profile("loihi1"))[0]
 
 
 def _large_bias() -> ProcessGraph:
@@ -119,7 +119,7 @@ def _zero_weights() -> ProcessGraph:
     [
         (
             _soft,
-            "layer 'a_spike': reset 'soft' is not among hard (loihi2: numerics.resets); train with one of these resets",
+            "layer 'a_spike': reset 'soft' is not among hard (loihi1: numerics.resets); train with one of these resets",
         ),
         (
             _large_bias,
@@ -191,10 +191,10 @@ def test_every_small_weight_is_judged_by_its_sign_rule() -> None:
         )
         weight = np.array([[low, high]], dtype=np.int32)
         if legal:
-            check_weights("n", weight, LOIHI2.numerics, 8, "loihi2")
+            check_weights("n", DenseSynapse(source="a", weight=weight), LOIHI2.numerics, 8, "loihi2")
         else:
             with pytest.raises(DoesNotFitError):
-                check_weights("n", weight, LOIHI2.numerics, 8, "loihi2")
+                check_weights("n", DenseSynapse(source="a", weight=weight), LOIHI2.numerics, 8, "loihi2")
 
 
 def test_weight_bits_must_be_the_chips() -> None:

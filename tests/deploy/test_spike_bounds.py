@@ -36,7 +36,7 @@ def run(found: NeuronRule, drives: Iterable[int], bias: int = 0) -> tuple[list[i
     potential, potentials, spikes = 0, [], []
     for drive in drives:
         neurons = replace(found.neurons, bias_exponent=0)
-        _, potential, spike = update(0, 0, potential, drive + bias, neurons, found.numerics)
+        _, potential, spike, _ = update(0, 0, potential, drive + bias, neurons, found.numerics)
         potentials.append(potential)
         spikes.append(spike)
         potential = 0 if spike else potential
@@ -152,5 +152,5 @@ def test_current_memory_contains_every_sequence(current_decay: int) -> None:
         for sequence in product(*ranges):
             current = 0
             for step, value in enumerate(sequence):
-                current, _, _ = update(value, current, 0, 0, found.neurons, TINY)
+                current, *_ = update(value, current, 0, 0, found.neurons, TINY)
                 assert currents[step].low[0, neuron] <= current <= currents[step].high[0, neuron]

@@ -87,7 +87,8 @@ def test_user_profile_with_a_wrong_key_is_named(tmp_path: Path) -> None:
         recipe_from_table({"name": "x", "deploy": {"profile": str(path)}}, "recipe")
     path.write_text(source.read_text(encoding="utf-8").replace(', trust = "A"', "", 1), encoding="utf-8")
     with pytest.raises(
-        SettingsError, match="numerics.weight_bits: key 'trust' is missing; needed: bound, kind, source, trust, unit, value"
+        SettingsError,
+        match="numerics.weight_bits: key 'trust' is missing; needed: bound, kind, source, trust, unit, value",
     ):
         recipe_from_table({"name": "x", "deploy": {"profile": str(path)}}, "recipe")
 
