@@ -37,6 +37,7 @@ from hardspike.snn.membrane import Order
 
 EXTENSIONS = {"soft": "a soft reset", "initial": "an initial potential", "fire-first": "firing before integrating"}
 
+CAMERA_BITS = 8
 IntArray = NDArray[np.int32]
 Coding = Literal["graded", "binary", "signed", "current"]
 
@@ -90,6 +91,11 @@ class InputContract:
     @property
     def message_max(self) -> int:
         return (1 << self.message_bits) - 1
+
+    @property
+    def image_bits(self) -> int:
+        """Bits of the pixels that an image in [0, 1] is rounded to; those of a camera where messages are spikes drawn from it."""
+        return self.message_bits if self.poisson is None else CAMERA_BITS
 
     @property
     def message_min(self) -> int:

@@ -102,7 +102,7 @@ def replay(
 ) -> Replayed:
     """Run one set on a backend, and on the float networks for comparison."""
     labels = replay_set.clean.labels
-    bits = graph.input.message_bits
+    bits = graph.input.image_bits
     images = on_grid_inside_ball(replay_set.images, replay_set.clean.images, replay_set.origin.eps, bits)
     if replay_set.origin.kind == "clean":
         images = quantize_images(replay_set.images, bits)

@@ -8,8 +8,10 @@
 6 float SNN and emulator            measured, not equal: class agreement, spike-count correlation, first divergence
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -18,9 +20,10 @@ from torch import Tensor
 
 from hardspike.deploy.compare import Counter, Equality, correlation
 from hardspike.deploy.emulator import EmulatorBackend
-from hardspike.deploy.fold import fold_network
+from hardspike.deploy.fold import StepNorms, fold_network
 from hardspike.deploy.input_coding import encode_images, quantize_images
 from hardspike.deploy.lava_backend import LavaBackend, NetxBackend, lava_available
+from hardspike.deploy.lava_limits import check_netx_holds
 from hardspike.deploy.lava_netx import netx_graph_differences
 from hardspike.deploy.oracle import Oracle
 from hardspike.deploy.process_graph import ProcessGraph
@@ -28,6 +31,8 @@ from hardspike.deploy.shipped_networks import compare_shipped_networks
 from hardspike.deploy.trace import States, Trace
 from hardspike.snn.architecture import INPUT
 from hardspike.snn.data import ImageSet
+from hardspike.snn.encoding import NoiseSource
+from hardspike.snn.errors import HardspikeError
 from hardspike.snn.network import SpikingNetwork
 from hardspike.snn.progress import Progress, Silent
 from hardspike.snn.ranges import require
@@ -54,15 +59,17 @@ def verify_network(
     data: ImageSet,
     settings: VerifySettings,
     progress: Progress | None = None,
+    *,
+    step_norms: StepNorms = "refuse",
 ) -> list[Equality]:
-    """All rows of the table. net_path: the `.net` file written from `graph`."""
+    """All rows of the table. net_path: the `.net` file written from `graph`, if such a file can hold it. step_norms: as folded."""
     watch = progress or Silent()
     watch.begin("verify", 6)
     data = data.first(settings.images)
-    images = quantize_images(data.images, graph.input.message_bits)
+    images = quantize_images(data.images, graph.input.image_bits)
     messages = encode_images(images, graph)
     trace = EmulatorBackend().run(graph, messages, keep_states=True)
-    rows = [compare_folded(snn, images)]
+    rows = [compare_folded(snn, images, step_norms)]
     watch.advance(note="folded")
     rows.append(compare_oracle(graph, messages, trace))
     watch.advance(note="oracle")
@@ -83,13 +90,13 @@ def verify_network(
     return rows
 
 
-def compare_folded(snn: SpikingNetwork, images: Tensor) -> Equality:
-    """Equality 1. `snn` is left in its own precision."""
+def compare_folded(snn: SpikingNetwork, images: Tensor, step_norms: StepNorms = "refuse") -> Equality:
+    """Equality 1, measured where step norms were replaced by their mean. `snn` is left in its own precision."""
     dtype = next(snn.parameters()).dtype
     counter = Counter()
     try:
         snn = snn.double()
-        folded = fold_network(snn)
+        folded = fold_network(snn, step_norms=step_norms)
         is_poisson = folded.input.coding == "poisson"
         spikes_TB = folded.draw_spikes(images, deepcopy(snn.noise)) if is_poisson else None
         with torch.no_grad(), snn.recording() as (_, currents):
@@ -99,7 +106,14 @@ def compare_folded(snn: SpikingNetwork, images: Tensor) -> Equality:
         counter.add("logits", folded_logits, logits, FOLD_TOLERANCE)
     finally:
         snn.to(dtype)
-    return counter.row("1 folded = unfolded", f"{len(images)} images, float64 currents and logits, 1e-9 relative")
+    what = f"{len(images)} images, float64 currents and logits, 1e-9 relative"
+    row = counter.row("1 folded = unfolded", what)
+    if not folded.step_norms:
+        return row
+    spread = max(found.factor for found in folded.step_norms)
+    return replace(
+        row, name="1 folded, step norms averaged", what=f"{what}; factors differ by up to {spread:.1%}", exact=False
+    )
 
 
 def compare_oracle(graph: ProcessGraph, messages: Tensor, trace: Trace) -> Equality:
@@ -138,7 +152,11 @@ def _compare_traces(found: Trace, expected: Trace, name: str, what: str) -> Equa
 
 
 def _compare_netx(graph: ProcessGraph, path: Path, messages: Tensor, trace: Trace) -> list[Equality]:
-    """Equality 4, both halves."""
+    """Equality 4, both halves, or why there is none."""
+    try:
+        check_netx_holds(graph)
+    except HardspikeError as refused:
+        return [Equality(name="4 .net file = graph", what="", reason=str(refused))]
     found = netx_graph_differences(path, graph)
     integers = Equality(
         name="4 .net file = graph",
@@ -179,8 +197,8 @@ def _compare_shipped() -> list[Equality]:
 def compare_float(snn: SpikingNetwork, graph: ProcessGraph, images: Tensor, trace: Trace) -> list[Equality]:
     """Row 6: how close the float network is. One row for classes, one for saturation, one per layer for spikes."""
     assert trace.states is not None
-    with torch.no_grad(), snn.recording() as (spikes, _):
-        predicted = snn(images).argmax(1)
+    with torch.no_grad(), _drawing_as_the_host(snn, graph), snn.recording() as (spikes, _):
+        predicted = snn(images.to(next(snn.parameters()).dtype)).argmax(1)
     agreement = int((predicted == trace.predicted).sum())
     rows = [
         Equality(
@@ -217,6 +235,22 @@ def compare_float(snn: SpikingNetwork, graph: ProcessGraph, images: Tensor, trac
             )
         )
     return rows
+
+
+@contextmanager
+def _drawing_as_the_host(snn: SpikingNetwork, graph: ProcessGraph) -> Iterator[None]:
+    """Poisson spikes are those of `encode_images` with its first seed: same generator, same dtype."""
+    if graph.input.poisson is None:
+        yield
+        return
+    dtype, noise = next(snn.parameters()).dtype, snn.noise
+    snn.double()
+    snn.noise = NoiseSource(0)
+    try:
+        yield
+    finally:
+        snn.noise = noise
+        snn.to(dtype)
 
 
 def saturations(states: States, graph: ProcessGraph) -> tuple[int, int]:

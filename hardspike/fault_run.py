@@ -71,7 +71,7 @@ def _attacked(
 ) -> float:
     """Robust accuracy of one faulty network under an attack that sees its faults."""
     network = faulty(graph, kind, rate, seed)
-    attacker = Attacker(model=network, data=data, eps=eps, grid=graph.input.message_max)
+    attacker = Attacker(model=network, data=data, eps=eps, grid=(1 << graph.input.image_bits) - 1)
     *_, made = run_members(attacker, [member])
     progress.advance(note=f"rate {rate:g}: {100 * made.robust_accuracy:.1f} %")
     return made.robust_accuracy

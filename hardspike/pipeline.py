@@ -19,7 +19,9 @@ from hardspike.deploy.backends import make_backend
 from hardspike.deploy.compile import compile_network
 from hardspike.deploy.energy import NOT_PRICED
 from hardspike.deploy.graph_file import load_graph, save_graph
+from hardspike.deploy.input_coding import encode_images, quantize_images
 from hardspike.deploy.netx_file import write_netx
+from hardspike.deploy.overflow import count_overflows
 from hardspike.deploy.replay import Replayed, ReplaySet, replay, replay_sets
 from hardspike.deploy.replay_file import save_replayed
 from hardspike.deploy.report_numbers import NetworkResult, examples, network_numbers
@@ -31,7 +33,7 @@ from hardspike.run_folder import RunFolder
 from hardspike.snn.atomic import read_json, write_json, write_text
 from hardspike.snn.checkpoint import load_network, save_network
 from hardspike.snn.data import Splits, load_dataset
-from hardspike.snn.errors import SettingsError
+from hardspike.snn.errors import DoesNotFitError, SettingsError, UnsupportedLayerError
 from hardspike.snn.network import SpikingNetwork
 from hardspike.snn.parallel import Group, current_group
 from hardspike.snn.progress import Prefixed, Progress, Silent
@@ -40,6 +42,8 @@ from hardspike.tensorboard import Board
 from hardspike.train.first_network import first_network
 from hardspike.train.loop import fit
 from hardspike.train.settings import FitSettings
+
+OVERFLOW_IMAGES = 64
 
 
 @dataclass(slots=True)
@@ -149,15 +153,25 @@ class Pipeline:
         )
 
     def deploy(self) -> None:
-        self.progress.begin("deploy", 3)
+        self.progress.begin("deploy", 4)
         provenance = {"run": self.folder.recipe.name, "snn": self.folder.key("convert")}
         graph, fits = compile_network(load_network(self.folder.snn), self.folder.recipe.deploy, provenance)
         self.progress.advance(note="quantised")
         save_graph(self.folder.graph, graph)
         self.progress.advance(note="process graph")
-        write_netx(self.folder.net, graph)
+        self.folder.net.unlink(missing_ok=True)  # one of an earlier network
+        try:
+            write_netx(self.folder.net, graph)
+        except (UnsupportedLayerError, DoesNotFitError) as refused:
+            self.progress.advance(note=f"no .net file: {refused}")
+        else:
+            self.progress.advance(note=".net file")
         write_json(self.folder.fit, [asdict(fit) for fit in fits])
-        self.progress.advance(note=".net file")
+        validation = self.splits().validation.first(OVERFLOW_IMAGES)
+        images = quantize_images(validation.images, graph.input.image_bits)
+        overflows = count_overflows(graph, encode_images(images, graph))
+        write_json(self.folder.overflows, {name: asdict(found) for name, found in overflows.items()})
+        self.progress.advance(note="overflows counted")
 
     def verify(self) -> None:
         rows = verify_network(
@@ -167,6 +181,7 @@ class Pipeline:
             self.splits().test,
             self.folder.recipe.verify,
             self.progress,
+            step_norms=self.folder.recipe.deploy.step_norms,
         )
         write_json(self.folder.equalities, [asdict(row) for row in rows])
 

@@ -27,6 +27,7 @@ class RunFolder:
         self.path, self.recipe = path, recipe
         self.ann, self.snn, self.graph = path / "ann.safetensors", path / "snn.safetensors", path / "graph.safetensors"
         self.net, self.fit, self.equalities = path / "network.net", path / "fit.json", path / "verify.json"
+        self.overflows = path / "overflow.json"
         self.attacks, self.traces = path / "adversarial", path / "traces"
         self.report_json, self.report_html = path / "report.json", path / "report.html"
 

@@ -32,7 +32,7 @@ class RunNetworks:
     @property
     def grid(self) -> int:
         """The largest message of the deployed network's input: what its pixels are multiples of."""
-        return self.graph.input.message_max
+        return (1 << self.graph.input.image_bits) - 1
 
     def load(self, target: str) -> Logits:
         device = self.folder.recipe.device

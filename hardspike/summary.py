@@ -5,11 +5,15 @@ from typing import Any
 
 from rich.table import Table
 
+from hardspike.deploy.graph_file import load_graph
+from hardspike.deploy.lava_limits import check_netx_holds
+from hardspike.deploy.process_graph import EXTENSIONS, ProcessGraph
 from hardspike.results import adversarial_sets, equalities, layer_fits, replayed_sets
 from hardspike.run_folder import RunFolder
 from hardspike.show import equalities_table, results_table, table
 from hardspike.snn.atomic import read_json
 from hardspike.snn.checkpoint import load_network
+from hardspike.snn.errors import HardspikeError
 from hardspike.snn.network import num_neurons, num_parameters
 
 
@@ -61,7 +65,8 @@ def _network(folder: RunFolder, which: str) -> Summary:
 
 
 def _fit(folder: RunFolder) -> Summary:
-    fits = [asdict(fit) for fit in layer_fits(folder)]
+    fits, graph = [asdict(fit) for fit in layer_fits(folder)], load_graph(folder.graph)
+    overflows = read_json(folder.overflows, "the deploy stage's count of overflows")
     rows = [
         [
             fit["name"],
@@ -71,15 +76,36 @@ def _fit(folder: RunFolder) -> Summary:
             f"{fit['threshold']}",
             f"{fit['largest_bias']}",
             f"{100 * fit['relative_weight_error']:.2f} %",
+            f"{100 * fit['weight_rms_error']:.2f} %",
+            f"{100 * fit['zeroed']:.1f} %",
+            f"{overflows[fit['name']]['wrapped']} / {overflows[fit['name']]['clipped']}",
         ]
         for fit in fits
     ]
     columns = ["layer", "scale", "binding limit", "largest weight", "threshold", "largest bias", "weight error"]
+    columns += ["rms", "to zero", "wraps / clips"]
     title = f"deployed to {folder.recipe.deploy.profile}, {folder.recipe.deploy.weight_bits}-bit weights"
-    lines = [f"process graph: {folder.graph}", f".net file: {folder.net}"]
-    return Summary(
-        {"layers": fits, "graph": str(folder.graph), "net": str(folder.net)}, [table(title, columns, rows)], lines
-    )
+    lines = [f"process graph: {folder.graph}", f".net file: {_net_file(folder, graph)}", *_beyond_the_chip(graph)]
+    net = str(folder.net) if folder.net.is_file() else None
+    values = {"layers": fits, "overflows": overflows, "graph": str(folder.graph), "net": net}
+    return Summary(values, [table(title, columns, rows)], lines)
+
+
+def _net_file(folder: RunFolder, graph: ProcessGraph) -> str:
+    if folder.net.is_file():
+        return str(folder.net)
+    try:
+        check_netx_holds(graph)
+    except HardspikeError as refused:
+        return f"none; {refused}"
+    return f"none at {folder.net}; run hardspike deploy {folder.path} --redo"
+
+
+def _beyond_the_chip(graph: ProcessGraph) -> list[str]:
+    """A line where neurons do what the chip's own do not."""
+    found = {extension for layer in graph.layers for extension in layer.neurons.extensions} - set(graph.numerics.resets)
+    names = ", ".join(EXTENSIONS[extension] for extension in sorted(found))
+    return [f"needs microcode of its own on the chip: {names}; emulator and Lava's simulator run it"] if found else []
 
 
 def _equalities(folder: RunFolder) -> Summary:
