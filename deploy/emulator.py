@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hardspike.deploy.bounds import input_bounds, spike_bounds, synapse_bounds
 from hardspike.deploy.fake_quantised import FakeQuantised
 from hardspike.deploy.input_coding import append_constant_channels, check_image_input, check_messages
 from hardspike.deploy.poisson_coding import poisson_messages
@@ -225,13 +226,23 @@ class Emulator(nn.Module):
     def _reach(self, layer: GraphLayer) -> int:
         return sum(magnitude_bound(s, self.graph.messages_max(s.source)) for s in layer.synapses)
 
+    def _may_wrap(self, layer: GraphLayer) -> bool:
+        """Whether some messages make the current of a neuron without memory wrap; exact, each input taken for itself."""
+        limit = self.graph.numerics.input_max
+        if self._reach(layer) <= limit:
+            return False
+        ends = {INPUT: input_bounds(self.graph.input)}
+        ends |= {s.source: spike_bounds(self.graph.shapes[s.source]) for s in layer.synapses if s.source != INPUT}
+        bounds = [synapse_bounds(synapse, *ends[synapse.source]) for synapse in layer.synapses]
+        return max(int(sum(high for _, high in bounds).max()), -int(sum(low for low, _ in bounds).min())) > limit
+
     def _exact_dtype(self, layer: GraphLayer) -> torch.dtype:
         """The cheapest; sums are shifted to state units at once, for a factor 2^state_shift changes no mantissa."""
         return torch.float32 if self._reach(layer) < FLOAT32_EXACT else torch.float64
 
     def _constants(self, layer: GraphLayer) -> _Dynamics:
         numerics = self.graph.numerics
-        wraps = layer.neurons.current_decay != numerics.decay_one or self._reach(layer) > numerics.input_max
+        wraps = layer.neurons.current_decay != numerics.decay_one or self._may_wrap(layer)
         return _Dynamics(layer.neurons, numerics, layer.scale * (1 << numerics.state_shift), wraps)
 
     def _effective_bias(self, layer: GraphLayer) -> Tensor:
