@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -234,7 +235,8 @@ class Emulator(nn.Module):
         ends = {INPUT: input_bounds(self.graph.input)}
         ends |= {s.source: spike_bounds(self.graph.shapes[s.source]) for s in layer.synapses if s.source != INPUT}
         bounds = [synapse_bounds(synapse, *ends[synapse.source]) for synapse in layer.synapses]
-        return max(int(sum(high for _, high in bounds).max()), -int(sum(low for low, _ in bounds).min())) > limit
+        low, high = (np.sum([bound[side] for bound in bounds], axis=0) for side in (0, 1))
+        return max(int(high.max()), -int(low.min())) > limit
 
     def _exact_dtype(self, layer: GraphLayer) -> torch.dtype:
         """The cheapest; sums are shifted to state units at once, for a factor 2^state_shift changes no mantissa."""
