@@ -72,5 +72,6 @@ def append_constant_channels(messages: Tensor, contract: InputContract) -> Tenso
         return messages
     axis = messages.ndim - len(contract.shape)
     shape = list(messages.shape)
-    shape[axis] = contract.constant_channels
-    return torch.cat([messages, messages.new_full(shape, contract.message_max)], dim=axis)
+    shape[axis] = 1
+    constant = [messages.new_full(shape, value) for value in contract.constant_messages]
+    return torch.cat([messages, *constant], dim=axis)

@@ -8,7 +8,7 @@ Where several synapses meet, the smallest of them sets the scale and the larger 
 its bits. `LayerFit.binding` names the limit that decided.
 
 A graded first layer multiplies weights by messages up to 255, so its bias would need far more than the bias mantissa's 13
-bits. It is split: a constant input channel of the largest message carries it in coarse steps, the mantissa carries the rest.
+bits. It is split: constant input channels carry it, each in finer steps what the one before left, the mantissa carries the rest.
 """
 
 import math
@@ -81,29 +81,39 @@ class _DoesNotHold(Exception):
 
 
 class _Weights:
-    """One synapse's float weights per unit of message, with those of the constant channel."""
+    """One synapse's float weights per unit of message. kernel: of the constant channels, (out, 1, ...), per largest message."""
 
     def __init__(
         self, synapse: FoldedSynapse, source: Shape, contract: InputContract, kernel: FloatArray | None
     ) -> None:
-        self.synapse, self.constant = synapse, kernel is not None
+        self.synapse, self.kernel, self.messages = synapse, kernel, contract.constant_messages
         self.low, self.high = input_bounds(contract) if synapse.source == INPUT else spike_bounds(source)
-        weight: FloatArray = synapse.weight.numpy()
+        self.own: FloatArray = synapse.weight.numpy()
         if synapse.source == INPUT:
-            weight = weight / contract.message_max
-        self.own = weight
-        if kernel is not None:
-            rows = weight if weight.ndim == 4 else weight.reshape(len(weight), source[0] - 1, -1)
-            weight = np.concatenate([rows, kernel], axis=1)
-            weight = weight if self.own.ndim == 4 else weight.reshape(len(weight), -1)
-        self.weight = weight
+            self.own = self.own / contract.message_max
+        # None of the constant channels reaches further than the first.
+        self.values = self.own if kernel is None else np.concatenate([self.own.ravel(), kernel.ravel()])
 
     def rounded(self, scale: float, step: int, least: int, most: int, exponent: int) -> Synapse:
-        exact = self.weight * scale / step
-        steps = np.rint(exact)
-        if self.constant and exact.ndim == 4:
-            steps[:, -1] = _round_sums(exact[:, -1])
-        integers = (steps * step).clip(least, most).astype(np.int32)
+        integers = (np.rint(self.own * scale / step) * step).clip(least, most)
+        if self.kernel is not None:
+            rows = integers if integers.ndim == 4 else integers.reshape(len(integers), -1, self.kernel.shape[-1])
+            integers = np.concatenate([rows, *self._constant_channels(scale, step, least, most)], axis=1)
+            integers = integers if self.own.ndim == 4 else integers.reshape(len(integers), -1)
+        return self._synapse(integers.astype(np.int32), exponent)
+
+    def _constant_channels(self, scale: float, step: int, least: int, most: int) -> list[FloatArray]:
+        """Integers of each constant channel: their responses are together the kernel's, but for the rounding of the last."""
+        assert self.kernel is not None
+        left, channels = self.kernel * scale * self.messages[0], []
+        for message in self.messages:
+            exact = left / (step * message)
+            steps = _round_sums(exact[:, 0])[:, None] if exact.ndim == 4 else _round_sums(exact)
+            channels.append((steps * step).clip(least, most))
+            left = left - channels[-1] * message
+        return channels
+
+    def _synapse(self, integers: IntArray, exponent: int) -> Synapse:
         synapse = self.synapse
         if integers.ndim == 2:
             return DenseSynapse(source=synapse.source, weight=integers, exponent=exponent)
@@ -118,11 +128,7 @@ class _Weights:
         )
 
     def own_part(self, integers: IntArray) -> IntArray:
-        """Without the constant channel, whose rounding is put right by the bias mantissa."""
-        if not self.constant:
-            return integers
-        if integers.ndim == 4:
-            return integers[:, :-1]
+        """Without the constant channels, whose rounding is put right by the bias mantissa."""
         return integers[:, : self.own.shape[1]]
 
 
@@ -156,15 +162,15 @@ class LayerScaler:
         self.bias: FloatArray = np.broadcast_to(layer.bias.numpy(), self._bias_shape()).astype(np.float64)
 
     def _range(self, weights: _Weights, weight_bits: int) -> WeightRange:
-        low, high = float(weights.weight.min()), float(weights.weight.max())
-        if not (np.isfinite(weights.weight).all() and weights.own.any()):
+        low, high = float(weights.values.min()), float(weights.values.max())
+        if not (np.isfinite(weights.values).all() and weights.own.any()):
             raise DoesNotFitError(
                 f"layer '{self.layer.name}': all weights are zero or not finite; train the network first"
             )
         mixed = low < 0 < high
         step = weight_step(mixed, self.numerics, weight_bits)
         least, most = (int(limit / step) * step for limit in weight_limits(mixed, high > 0, self.numerics))
-        return WeightRange(values=weights.weight, step=step, least=least, most=most)
+        return WeightRange(values=weights.values, step=step, least=least, most=most)
 
     def _bias_shape(self) -> Shape:
         # The rest after the constant channel differs per position wherever the kernel leaves the image.
@@ -181,7 +187,10 @@ class LayerScaler:
         if synapse.weight.ndim == 2:
             total = np.broadcast_to(layer.bias.numpy(), layer.shape) if first else np.zeros(layer.shape)
             kernel: FloatArray = np.zeros((len(total), 1, int(np.prod(source[1:]))))
-            kernel[:, 0, 0] = total / largest
+            # As few pixels as possible, for each is a synaptic operation; but no weight larger than the others sets the scale.
+            needed = math.ceil(float(np.abs(total).max() / max(float(synapse.weight.abs().max()), 1e-300)))
+            used = min(max(needed, 1), kernel.shape[2])
+            kernel[:, 0, :used] = total[:, None] / (largest * used)
             return kernel
         mean = np.array(folded.input.mean).reshape(1, -1, 1, 1)
         kernel = -(synapse.weight.numpy() * mean).sum(1, keepdims=True) / largest
@@ -258,9 +267,9 @@ class LayerScaler:
     def _constant_response(self, synapses: list[Synapse]) -> Bound:
         total = np.zeros(self.layer.shape, dtype=np.int64)
         for synapse, weights in zip(synapses, self.weights, strict=True):
-            if weights.constant:
+            if weights.kernel is not None:
                 only_constant = weights.high.copy()
-                only_constant[:-1] = 0
+                only_constant[: -len(weights.messages)] = 0
                 total += accumulate(synapse, only_constant, synapse.weight).reshape(total.shape)
         return total
 
@@ -334,7 +343,7 @@ def _reach(bound: tuple[Bound, Bound]) -> int:
 
 
 def _round_sums(kernels: FloatArray) -> FloatArray:
-    """Integers whose sum over any rectangle of taps is within 2 of the exact one; kernels: (out, kH, kW).
+    """Integers whose sum over any rectangle of taps is within 2 of the exact one; kernels: (out, kH, kW), or (out, 1, taps).
 
     At a border only a rectangle of the constant channel's taps is inside the image. Rounding tap by tap would let their
     errors add up beyond what the bias mantissa can put right.

@@ -127,9 +127,10 @@ class Oracle:
         trace = OracleTrace()
         current = {layer.name: [0] * _size(layer.shape) for layer in graph.layers}
         potential = {layer.name: [layer.neurons.initial] * _size(layer.shape) for layer in graph.layers}
-        constant = _size(graph.input.encoded_shape) - _size(graph.input.shape)
+        side = _size(graph.input.shape[1:])
+        constant = [value for value in graph.input.constant_messages for _ in range(side)]
         for step in messages:
-            sent = {INPUT: step + [graph.input.message_max] * constant}
+            sent = {INPUT: step + constant}
             for layer in graph.layers:
                 total = [0] * _size(layer.shape)
                 for source, fan in self._fan_out[layer.name]:

@@ -61,8 +61,8 @@ class InputContract:
         neurons, which have no synapse.
     message_bits: messages are 0 .. 2^message_bits - 1 (graded), 1 for binary and signed; currents are signed and have no
         such bound.
-    constant_channels: channels of the largest message that the encoder appends; they carry the first layer's bias where
-        it exceeds the bias mantissa.
+    constant_channels: channels that the encoder appends, see `constant_messages`; they carry the first layer's bias where it
+        exceeds the bias mantissa.
     poisson: of images into spikes. With `binary` coding the first half of the channels are the positive spikes, the second
         half the negative ones.
     """
@@ -91,6 +91,11 @@ class InputContract:
     @property
     def message_max(self) -> int:
         return (1 << self.message_bits) - 1
+
+    @property
+    def constant_messages(self) -> tuple[int, ...]:
+        """What each constant channel sends: the largest message, half of it and so on, so that few-bit weights suffice."""
+        return tuple(max(self.message_max >> index, 1) for index in range(self.constant_channels))
 
     @property
     def image_bits(self) -> int:

@@ -13,6 +13,7 @@ from hardspike.hw_profiles.profile import Profile
 from hardspike.snn.architecture import INPUT
 from hardspike.snn.errors import DoesNotFitError
 
+PRECISE_BITS = 7  # of weights: one constant channel then leaves no more than the bias mantissa holds
 Fitted = tuple[GraphLayer, LayerFit]
 
 
@@ -46,7 +47,7 @@ def quantize_network(
         _check_neuron(layer, profile)
     rule = parse_scale_rule(scale)
 
-    contracts = _contracts(folded, profile, input_bits)
+    contracts = _contracts(folded, profile, weight_bits, input_bits)
     if contracts[0].poisson is not None and contracts[0].coding == "binary":
         folded = _on_two_channels(folded)
 
@@ -79,7 +80,7 @@ def _check_neuron(layer: FoldedLayer, profile: Profile) -> None:
         )
 
 
-def _contracts(folded: FoldedNetwork, profile: Profile, input_bits: int) -> list[InputContract]:
+def _contracts(folded: FoldedNetwork, profile: Profile, weight_bits: int, input_bits: int) -> list[InputContract]:
     """The forms the input may have; more than one where a constant channel may or may not help."""
     image = folded.input
     if image.coding == "poisson":
@@ -93,7 +94,7 @@ def _contracts(folded: FoldedNetwork, profile: Profile, input_bits: int) -> list
     grouped = any(s.groups > 1 for layer in folded.layers for s in layer.synapses if s.source == INPUT)
     return [
         InputContract(shape=image.shape, coding="graded", message_bits=bits, constant_channels=channels)
-        for channels in ((0,) if grouped else (0, 1))
+        for channels in ((0,) if grouped else range(bits + 1) if weight_bits < PRECISE_BITS else (0, 1))
     ]
 
 
