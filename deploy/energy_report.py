@@ -15,10 +15,11 @@ from hardspike.deploy.busiest_core import BusiestCore
 from hardspike.deploy.emulator import Emulator, EmulatorBackend
 from hardspike.deploy.energy import price, sum_layers
 from hardspike.deploy.input_coding import check_image_input, encode_images, quantize_images
+from hardspike.deploy.placement import place
 from hardspike.deploy.process_graph import ProcessGraph
 from hardspike.deploy.trace import join_traces
 from hardspike.hw_profiles.profile import Profile
-from hardspike.snn.errors import DataError
+from hardspike.snn.errors import DataError, DoesNotFitError
 
 CLEAN = "clean"
 
@@ -56,12 +57,16 @@ class SetWork:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnergyReport:
-    """sets: the clean images first. profile: the chip's prices. cores: that the network is cut into; None where unknown."""
+    """sets: the clean images first. profile: the chip's prices.
+
+    cores: that the network takes there; None for a profile without times, or where `not_placed` says why the network does not fit.
+    """
 
     profile: str
     samples: int
     cores: int | None
     sets: tuple[SetWork, ...]
+    not_placed: str | None = None
 
 
 def control_images(images: Tensor, *, eps: float, seed: int = 0, draws: int = 3) -> dict[str, Tensor]:
@@ -92,12 +97,12 @@ def energy_report(
     """Measure `clean`, images (N, C, H, W) in [0, 1], and each set of as many images, row by row its variants.
 
     Energies are those of the profile's cost sets without what `energy.NOT_PRICED` lists, times those of `busiest_core`; a
-    profile without cost sets, time sets or cores leaves them out.
+    profile without cost sets, time sets or cores leaves them out, and so does a network that does not fit its cores.
 
     Raises:
         DataError: images that do not fit the input contract, or a set of another size.
     """
-    busiest = BusiestCore(graph, profile.cores, profile.times) if profile.cores is not None and profile.times else None
+    busiest, not_placed = _busiest(graph, profile)
     measured = {}
     for name, images in {CLEAN: clean, **sets}.items():
         check_image_input(images, graph.input)
@@ -108,8 +113,19 @@ def energy_report(
         profile=profile.name,
         samples=len(clean),
         cores=busiest.cores if busiest is not None else None,
+        not_placed=not_placed,
         sets=tuple(_beside(name, work, measured[CLEAN]) for name, work in measured.items()),
     )
+
+
+def _busiest(graph: ProcessGraph, profile: Profile) -> tuple[BusiestCore | None, str | None]:
+    """None, and why, for a network that has no place there. Messages longer than the chip's are priced as its own."""
+    if profile.cores is None or not profile.times:
+        return None, None
+    try:
+        return BusiestCore(graph, place(graph, profile, check_messages=False), profile.times), None
+    except DoesNotFitError as error:
+        return None, str(error)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

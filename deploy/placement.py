@@ -97,6 +97,11 @@ class Placement:
         return tuple(core for layer in self.layers for core in layer.cores)
 
     @property
+    def mesh_known(self) -> bool:
+        """Whether hops can be counted."""
+        return self.layers[0].cores[0].column is not None
+
+    @property
     def chips(self) -> int:
         return 1 + max(core.chip for core in self.cores)
 
