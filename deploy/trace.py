@@ -75,11 +75,11 @@ def fan_out(synapse: Synapse, source: Shape) -> Tensor:
     if not isinstance(synapse, ConvSynapse):
         return present.sum(0).reshape(source)
     ones = torch.ones(1, *synapse.output_shape(source), dtype=torch.float64)
-    covered = F.conv_transpose2d(
-        ones, present, None, synapse.stride, synapse.padding, (0, 0), synapse.groups, synapse.dilation
-    )[0]
-    missing = [source[1] - covered.shape[1], source[2] - covered.shape[2]]  # rows that no kernel position reaches
-    return F.pad(covered, (0, max(missing[1], 0), 0, max(missing[0], 0)))[:, : source[1], : source[2]]
+    covered = F.conv_transpose2d(ones, present, None, synapse.stride, 0, (0, 0), synapse.groups, synapse.dilation)[0]
+    # Without padding, and cut here: at the far side a stride may use only part of the padding, or leave rows that nothing reaches.
+    rows, columns = (slice(pad, pad + side) for pad, side in zip(synapse.padding, source[1:], strict=True))
+    inside = covered[:, rows, columns]
+    return F.pad(inside, (0, source[2] - inside.shape[2], 0, source[1] - inside.shape[1]))
 
 
 def count_events(

@@ -13,6 +13,7 @@ from pilotnet import PRINTED, pilotnet
 
 from hardspike.deploy.placement import LayerPlacement, Placement, place
 from hardspike.deploy.placement_demand import stored_weight_bits
+from hardspike.deploy.placement_loihi1 import list_words
 from hardspike.deploy.process_graph import (
     ConvSynapse,
     DenseSynapse,
@@ -303,6 +304,12 @@ def test_how_many_dense_neurons_a_loihi1_core_holds(inputs: int, units: int) -> 
         return len(place(graph, LOIHI1, check_messages=False).cores)
 
     assert (cores(units), cores(units + 1)) == (1, 2)
+
+
+def test_words_of_a_list() -> None:
+    for weights, bits in product(range(200), range(1, 21)):
+        blocks = [min(64, weights - start) for start in range(0, weights, 64)]
+        assert list_words(weights, bits) == sum(-(-(count * bits + 10) // 64) for count in blocks)
 
 
 def test_a_core_of_many_positions_keeps_its_lists_more_than_once() -> None:
