@@ -22,7 +22,7 @@ from hardspike.snn.architecture import ImageInput
 from hardspike.snn.blueprint import Blueprint
 from hardspike.snn.errors import HardspikeError
 from hardspike.snn.network import SpikingNetwork
-from hardspike.snn.zoo import ZOO, build_architecture
+from hardspike.snn.zoo import build_architecture
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
 

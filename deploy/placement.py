@@ -18,10 +18,13 @@ from hardspike.deploy.placement_demand import (
     Demand,
     Limits,
     Outgoing,
+    Stored,
     axons_in,
     box_size,
     boxes,
     readers,
+    stored_apart,
+    stored_shared,
     stored_weight_bits,
     whole,
 )
@@ -145,9 +148,11 @@ class Placement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Packing:
-    """A chip's rules. words(synapse, source shape, box, weight bits); slots of an outgoing entry; cuts in order of
-    preference, from the words of the whole layer on one core."""
+    """A chip's rules. stored: which senders share entries. words(synapse, source shape, box, weight bits); slots of an outgoing
+    entry; cuts in order of preference, from the words of the whole layer on one core.
+    """
 
+    stored: Callable[[Synapse, Shape], Stored]
     words: Callable[[Synapse, Shape, Box, int], int]
     axons_in: Callable[[Synapse, Shape, Box], int]
     slots: Callable[[Synapse, Shape], int]
@@ -156,18 +161,21 @@ class _Packing:
 
 _PACKINGS = {
     "loihi1": _Packing(
+        stored=stored_shared,
         words=placement_loihi1.synapse_words,
         axons_in=axons_in,
         slots=placement_loihi1.entry_slots,
         cuts=lambda layer, words, cores: placement_loihi1.even_cuts(layer),
     ),
     "loihi2": _Packing(
+        stored=stored_apart,
         words=placement_loihi2.synapse_words,
         axons_in=axons_in,
         slots=lambda synapse, source: 1,
         cuts=placement_loihi2.lava_cuts,
     ),
     "truenorth": _Packing(
+        stored=stored_apart,
         words=lambda synapse, source, box, bits: 0,
         axons_in=crossbar_axons,
         slots=lambda synapse, source: 1,
@@ -176,7 +184,7 @@ _PACKINGS = {
 }
 REMEDIES = {
     "neurons": "use a smaller layer",
-    "synapse_words": "use fewer inputs, smaller kernels or fewer weight bits",
+    "synapse_words": "use fewer inputs or smaller kernels (pooling folded into a layer enlarges both)",
     "axons_in": "make the layer before it smaller, e.g. pool more",
     "axons_out": "make the layers that read it smaller",
 }
@@ -235,12 +243,17 @@ class _Layers:
             layer.name: max((stored_weight_bits(s.weight, allowed, layer.name) for s in layer.synapses), default=0)
             for layer in graph.layers
         }
+        self.stored = {
+            id(synapse): self.packing.stored(synapse, self.shapes[synapse.source])
+            for layer in graph.layers
+            for synapse in layer.synapses
+        }
         self.cuts: dict[str, Cut] = {}
         self.demands: dict[str, list[Demand]] = {}
 
     def words(self, layer: GraphLayer, box: Box) -> int:
-        bits = self.weight_bits[layer.name]
-        return sum(self.packing.words(s, self.shapes[s.source], box, bits) for s in layer.synapses)
+        bits, stored = self.weight_bits[layer.name], [self.stored[id(synapse)] for synapse in layer.synapses]
+        return sum(self.packing.words(one.synapse, one.source, box, bits) for one in stored)
 
     def cut(self, layer: GraphLayer) -> None:
         """Choose the first cut of which every core stays within the limits."""
@@ -248,9 +261,10 @@ class _Layers:
             check_types(layer, self.cores, self.profile.name)
             check_single_destination(self.graph, layer.name, self.cuts, self.profile.name)
         outgoing = [
-            Outgoing(synapse, layer.shape, self.cuts[name], self.packing.slots(synapse, layer.shape))
-            for name, synapse in readers(self.graph, layer.name)
+            Outgoing(one, self.cuts[name], self.packing.slots(one.synapse, one.source))
+            for name, one in ((name, self.stored[id(synapse)]) for name, synapse in readers(self.graph, layer.name))
         ]
+        incoming = [self.stored[id(synapse)] for synapse in layer.synapses]
         # A reset by subtraction takes a second compartment where the chip only resets to zero.
         soft = getattr(layer.neurons, "reset_by", None) is not None
         native = self.profile.integers is None or "soft" in self.profile.integers.resets
@@ -260,7 +274,7 @@ class _Layers:
             return Demand(
                 neurons=box_size(box) * compartments,
                 synapse_words=self.words(layer, box),
-                axons_in=sum(self.packing.axons_in(s, self.shapes[s.source], box) for s in layer.synapses),
+                axons_in=sum(self.packing.axons_in(one.synapse, one.source, box) for one in incoming),
                 axons_out=sum(out.entries(box) for out in outgoing),
             )
 

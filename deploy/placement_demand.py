@@ -1,19 +1,21 @@
 """What a core needs for a box of a layer's neurons: table entries for incoming and outgoing connections, by exact geometry.
 
 A convolution's incoming entry is one pixel of one group of its input channels: the channels are told apart by a number in the
-message (population spikes, nengo-loihi conv.py). A dense layer's is one neuron. The sender keeps one outgoing entry for each
-incoming one that it feeds on each core. Weights of 0 are entries too: nothing is culled.
+message (population spikes, nengo-loihi conv.py). A dense layer's is one neuron. Several senders may share one where their weights
+are equal (`stored_shared`). The sender keeps one outgoing entry for each incoming one that it feeds on each core. Weights of 0 are
+entries too: nothing is culled.
 """
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hardspike.deploy.block_kernels import split_block_kernel
 from hardspike.deploy.process_graph import ConvSynapse, IntArray, ProcessGraph, Synapse
 from hardspike.snn.architecture import Shape
 from hardspike.snn.errors import DoesNotFitError
@@ -135,12 +137,45 @@ def axons_in(synapse: Synapse, source: Shape, box: Box) -> int:
     return used[0] * used[1] * (last - first)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Stored:
+    """A synapse as cores store it. Where senders share incoming entries, `source` is the shape of what they share.
+
+    block: rows and columns of pixels that share one, as folded average pooling leaves them. shared: of each sender of a dense
+    layer, in its layer's shape, the number of its entry; None where each has its own.
+    """
+
+    synapse: Synapse
+    source: Shape
+    block: tuple[int, int] = (1, 1)
+    shared: NDArray[np.int64] | None = None
+
+
+def stored_apart(synapse: Synapse, source: Shape) -> Stored:
+    """Every sender has entries of its own."""
+    return Stored(synapse, source)
+
+
+def stored_shared(synapse: Synapse, source: Shape) -> Stored:
+    """Senders whose weights are the same everywhere send to the same entry: folded pooling costs nothing."""
+    if isinstance(synapse, ConvSynapse):
+        block, weight, stride, padding = split_block_kernel(synapse, source)
+        small = replace(synapse, weight=weight, stride=stride, padding=padding)
+        return Stored(small, (source[0], source[1] // block[0], source[2] // block[1]), block)
+    columns = np.ascontiguousarray(synapse.weight.T)
+    _, number = np.unique(
+        columns.view(np.dtype((np.void, columns.dtype.itemsize * columns.shape[1]))), return_inverse=True
+    )
+    return Stored(synapse, (int(number.max()) + 1,), (1, 1), number.reshape(source))
+
+
 class Outgoing:
     """Outgoing entries that a layer's neurons need for one of their readers, whose cut is known."""
 
-    def __init__(self, synapse: Synapse, source: Shape, cut: Cut, entry_slots: int) -> None:
+    def __init__(self, stored: Stored, cut: Cut, entry_slots: int) -> None:
         """entry_slots: table slots of one entry to a convolution."""
-        self._spatial: list[NDArray[np.int64]] | None = None
+        synapse, source = stored.synapse, stored.source
+        self._stored = stored
         if not isinstance(synapse, ConvSynapse):
             self._cores = math.prod(len(ranges) for ranges in cut)
             return
@@ -158,9 +193,14 @@ class Outgoing:
 
     def entries(self, box: Box) -> int:
         """Of one core of the sender."""
-        if self._spatial is None:
-            return self._cores * box_size(box)
-        counts = [int(feeds[start:stop].sum()) for feeds, (start, stop) in zip(self._spatial, box[1:], strict=True)]
+        if not isinstance(self._stored.synapse, ConvSynapse):
+            shared = self._stored.shared
+            senders = box_size(box) if shared is None else len(np.unique(shared[tuple(slice(*span) for span in box)]))
+            return self._cores * senders
+        counts = [
+            int(feeds[start // side : -(-stop // side)].sum())
+            for feeds, (start, stop), side in zip(self._spatial, box[1:], self._stored.block, strict=True)
+        ]
         first, last = box[0][0] // self._group_size, -(-box[0][1] // self._group_size)
         return self._slots * counts[0] * counts[1] * int(self._groups[first:last].sum())
 

@@ -2,6 +2,7 @@
 
 import math
 
+from hardspike.deploy.block_kernels import split_block_kernel
 from hardspike.deploy.placement_demand import readers, stored_weight_bits
 from hardspike.deploy.process_graph import ConvSynapse, GraphLayer, ProcessGraph
 from hardspike.hw_profiles.profile import Cores
@@ -21,7 +22,8 @@ def layer_words(layer: GraphLayer, source: Shape) -> tuple[int, int]:
     """
     (synapse,) = layer.synapses
     if isinstance(synapse, ConvSynapse):
-        channels, kernel = source[0], synapse.weight.shape[2:]
+        # Cores sum blocks of pixels before they send them: folded pooling costs nothing.
+        channels, kernel = source[0], split_block_kernel(synapse, source)[1].shape[2:]
         features, sides = layer.shape[0], layer.shape[1:]
     else:
         channels, kernel = source[0], source[1:] or (1, 1)

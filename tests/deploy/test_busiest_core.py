@@ -9,6 +9,7 @@ from toy_graphs import toy_graph
 
 from hardspike.deploy.busiest_core import BusiestCore, core_seconds, step_seconds
 from hardspike.deploy.emulator import Emulator
+from hardspike.deploy.energy_report import energy_report
 from hardspike.deploy.oracle import Oracle
 from hardspike.deploy.placement import Placement, place
 from hardspike.deploy.placement_events import PlacedNetwork
@@ -240,3 +241,13 @@ def test_the_busiest_core_is_named() -> None:
     loads = core_seconds(events, TIMES["sanafe"])
     assert bool((loads.gather(2, core[..., None])[..., 0] == loads.amax(2)).all())
     assert seconds.shape == core.shape == (graph.time_steps, 3)
+
+
+def test_a_report_says_why_a_network_has_no_place() -> None:
+    graph = build(BY_NAME["if graded"])
+    images = torch.rand(2, *graph.input.shape, generator=torch.Generator().manual_seed(0))
+    placed = energy_report(graph, images, {}, LOIHI1)
+    assert placed.cores is not None and placed.not_placed is None and list(placed.sets[0].time_s) == list(TIMES)
+    report = energy_report(graph, images, {}, _small(17, synapse_words=3))
+    assert report.cores is None and not report.sets[0].time_s and report.sets[0].energy_j
+    assert report.not_placed is not None and "synapse words, over 3 (loihi1: cores.synapse_words)" in report.not_placed

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pilotnet import PRINTED, pilotnet
 
+from hardspike.deploy.block_kernels import expand_block_kernel, split_block_kernel
 from hardspike.deploy.placement import LayerPlacement, Placement, place
 from hardspike.deploy.placement_demand import stored_weight_bits
 from hardspike.deploy.placement_loihi1 import list_words
@@ -76,6 +77,9 @@ def _graphs(draw: st.DrawFn) -> ProcessGraph:
             return None
         channels = groups * draw(st.integers(1, 4))
         made = weight(channels, shape[0] // groups, *kernel)
+        if draw(st.booleans()) and min(shape[1:]) >= 2 * max(kernel):  # an average pool, folded
+            twice = (2 * stride[0], 2 * stride[1])
+            return ConvSynapse(source=source, weight=expand_block_kernel(made, (2, 2)), stride=twice, groups=groups)
         return ConvSynapse(source=source, weight=made, stride=stride, padding=padding, dilation=dilation, groups=groups)
 
     def add(name: str, *synapses: Synapse, spiking: bool = True) -> None:
@@ -140,6 +144,25 @@ def _connections(synapse: Synapse, source: Shape, target: Shape) -> Entries:
                 channel = o // (out // synapse.groups) * inputs + i
                 found[(o, r, c)].append(((channel, y, x), (o, i, ky, kx)))
     return found
+
+
+def _shares(synapse: Synapse, source: Shape, packing: str | None) -> tuple[Synapse, Shape, dict[Position, Position]]:
+    """The synapse as stored, the shape of what its senders share, and what each sender shares: on Loihi 1 only, equal weights."""
+    alone = {sender: sender for sender in np.ndindex(*source)}
+    if packing != "loihi1":
+        return synapse, source, alone
+    if isinstance(synapse, DenseSynapse):
+        columns: dict[bytes, int] = {}
+        number = {
+            sender: (columns.setdefault(synapse.weight[:, index].tobytes(), len(columns)),)
+            for index, sender in enumerate(np.ndindex(*source))
+        }
+        small = np.stack([np.frombuffer(column, np.int32) for column in columns], 1)
+        return replace(synapse, weight=small), (len(columns),), number
+    (rows, across), small, stride, padding = split_block_kernel(synapse, source)
+    pooled = (source[0], source[1] // rows, source[2] // across)
+    within = {(c, y, x): (c, y // rows, x // across) for c, y, x in alone}
+    return replace(synapse, weight=small, stride=stride, padding=padding), pooled, within
 
 
 def _owner(layer: LayerPlacement) -> dict[tuple[int, ...], int]:
@@ -209,7 +232,12 @@ def _check(graph: ProcessGraph, profile: Profile, made: Placement) -> None:
     words: dict[tuple[str, int], int] = defaultdict(int)
     for layer in graph.layers:
         for synapse in layer.synapses:
-            entries = _connections(synapse, shapes[synapse.source], layer.shape)
+            stored, pooled, share = _shares(synapse, shapes[synapse.source], cores.packing)
+            entries = _connections(stored, pooled, layer.shape)
+            sharing: dict[Position, set[int]] = defaultdict(set)
+            for sender, shared in share.items():
+                if synapse.source != INPUT:
+                    sharing[shared].add(owners[synapse.source][sender])
             taken: dict[int, set[tuple[int, ...]]] = defaultdict(set)
             sent: dict[tuple[int, int], set[tuple[int, ...]]] = defaultdict(set)
             for neuron, found in entries.items():
@@ -219,8 +247,8 @@ def _check(graph: ProcessGraph, profile: Profile, made: Placement) -> None:
                     if isinstance(synapse, ConvSynapse):
                         axon = (sender[0] // synapse.weight.shape[1], *sender[1:])
                     taken[core].add(axon)
-                    if synapse.source != INPUT:
-                        sent[owners[synapse.source][sender], core].add(axon)
+                    for sender_core in sharing[sender]:
+                        sent[sender_core, core].add(axon)
             for core, axons in taken.items():
                 axons_in[layer.name, core] += len(axons)
             for (sender_core, _), axons in sent.items():
@@ -228,7 +256,7 @@ def _check(graph: ProcessGraph, profile: Profile, made: Placement) -> None:
             if cores.packing == "loihi1":
                 for core in range(len(placed[layer.name].cores)):
                     words[layer.name, core] += _words_loihi1(
-                        synapse, entries, placed[layer.name], core, placed[layer.name].weight_bits
+                        stored, entries, placed[layer.name], core, placed[layer.name].weight_bits
                     )
     for number, core in enumerate(made.cores):
         index = number - placed[core.layer].cores[0].number
@@ -285,8 +313,10 @@ def _graph(
 
 
 def _dense(source: str, units: int, inputs: int) -> DenseSynapse:
-    weight = np.full((units, inputs), 2, np.int32)
-    weight[::2] = -4
+    number = np.arange(inputs)  # no two columns alike, up to 8000
+    digits = [2 * (number // 20**place % 20) - 20 for place in range(3)]
+    weight = np.stack((digits + [number * 0] * units)[:units])
+    weight = weight.astype(np.int32)
     weight.flat[0], weight.flat[-1] = -256, 254
     return DenseSynapse(source=source, weight=weight)
 
@@ -369,7 +399,8 @@ SMALL_SYSTEM = replace(LOIHI1, cores=replace(LOIHI1.cores, neurons_per_core=1, c
          "layer 'out': one neuron .* needs 12001 synapse words, over 12000 .loihi2: cores.synapse_words."),
         (_graph((9,), ("out", None, _dense(INPUT, 3, 9))), SMALL_SYSTEM,
          "network: 3 cores on 3 chips, over 2 .loihi1: cores.chips_max.; layer 'out' takes 3"),
-        (_graph((300,), ("out", None, _dense(INPUT, 3, 300))), load_profile("truenorth"), "layer 'out': 4 different|over 256"),
+        (_graph((300,), ("out", None, _dense(INPUT, 3, 300))), load_profile("truenorth"),
+         "layer 'out': 21 different weights, over 4 .truenorth: cores.axon_types."),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_named(graph: ProcessGraph, profile: Profile, message: str) -> None:
@@ -446,3 +477,17 @@ def test_a_table_says_what_a_report_needs() -> None:
     assert row["words_once"] == 81 and row["replicated_words"] == 24 * 81
     mean, most = made.utilisation()["neurons"]
     assert 0 < mean < most == 3072 / 3168
+
+
+def test_pixels_that_share_an_entry_may_lie_on_two_cores() -> None:
+    pooled = expand_block_kernel(_conv("a", 3, 4, 1).weight, (2, 2))
+    second = ConvSynapse(source="a", weight=pooled, stride=(2, 2))
+    graph = _graph(
+        (1, 6, 6), ("a", None, _conv(INPUT, 4, 1, 1)), ("b", None, second), ("out", None, _dense("b", 4, 27))
+    )
+    assert LOIHI1.cores is not None
+    half = replace(LOIHI1, cores=replace(LOIHI1.cores, neurons_per_core=72))
+    made = place(graph, half, check_messages=False)
+    assert [core.box[2] for core in made.layers[0].cores] == [(0, 3), (3, 6)]
+    assert [core.demand.axons_out for core in made.layers[0].cores] == [6, 6]  # three rows of two shared pixels
+    _check(graph, half, made)
