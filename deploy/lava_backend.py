@@ -16,6 +16,7 @@ from hardspike.deploy.lava_limits import check_lava_computes
 from hardspike.deploy.lava_netx import build_netx
 from hardspike.deploy.lava_processes import LavaNetwork, build_processes, lava_available, layer_delays, require_lava
 from hardspike.deploy.lava_runner import run_stream, simulator_config
+from hardspike.deploy.lava_synapses import SPARSE_NONZEROS
 from hardspike.deploy.process_graph import IntArray, ProcessGraph
 from hardspike.deploy.trace import States, Trace, count_events, join_traces
 from hardspike.snn.errors import BackendError
@@ -26,15 +27,23 @@ STREAM_BYTES = 1 << 28  # Lava holds a stream as int32 and copies it; longer run
 
 
 class LavaBackend:
-    """`Backend` on Lava's fixed point simulator. `Trace.states` has spikes only: Lava gives up states number by number.
+    """`Backend` on Lava's fixed point simulator: any graph, with delays balanced and neurons of our own where needed.
 
     timeout_s: longest wait for the timesteps of one sample.
+    observe_states: whether `Trace.states` has currents and potentials too, not only spikes. Neurons that show them
+        (lava_neuron/) then stand in for Lava's `LIFReset`, with its arithmetic; Lava itself gives up states number by
+        number, at 0.1 ms each. COST
+    sparse_nonzeros: see lava_synapses.py; 0 for convolutions by Lava's `Conv` alone, as netx builds them.
     """
 
     name = "lava"
 
-    def __init__(self, *, timeout_s: float = 600.0) -> None:
+    def __init__(
+        self, *, timeout_s: float = 600.0, observe_states: bool = False, sparse_nonzeros: int = SPARSE_NONZEROS
+    ) -> None:
         self.timeout_s = timeout_s
+        self.observe_states = observe_states
+        self.sparse_nonzeros = sparse_nonzeros
 
     def run(
         self,
@@ -68,7 +77,7 @@ class LavaBackend:
         steps, has_time = graph.time_steps, graph.input.has_time
         stream_BT = encoded.transpose(0, 1) if has_time else encoded.unsqueeze(1).expand(-1, steps, *encoded.shape[1:])
         network = self._build(graph, stream_BT.flatten(0, 1).int().numpy())
-        found, potentials = run_stream(
+        found = run_stream(
             graph,
             network,
             len(stream_BT),
@@ -77,14 +86,19 @@ class LavaBackend:
             timeout_s=self.timeout_s,
             progress=progress,
         )
-        spikes = {name: torch.from_numpy(value) for name, value in found.items()}
+        states = States(
+            *(
+                {name: torch.from_numpy(value) for name, value in values.items()}
+                for values in (found.spikes, found.currents, found.potentials)
+            )
+        )
         output = graph.output
-        if not output.neurons.spiking and spikes[output.name].any():
+        if not output.neurons.spiking and states.spikes[output.name].any():
             raise BackendError(
                 f"backend '{self.name}': the readout '{output.name}' fired, which resets it; lower its scale"
             )
-        result = spikes[output.name].sum(0) if output.neurons.spiking else torch.from_numpy(potentials)
-        return count_events(graph, self.name, encoded, States(spikes), result, keep_states=keep_states)
+        result = states.spikes[output.name].sum(0) if output.neurons.spiking else torch.from_numpy(found.output)
+        return count_events(graph, self.name, encoded, states, result, keep_states=keep_states)
 
     def _require(self) -> None:
         require_lava(self.name)
@@ -93,7 +107,9 @@ class LavaBackend:
         return simulator_config()
 
     def _build(self, graph: ProcessGraph, stream: IntArray) -> LavaNetwork:
-        return build_processes(graph, stream)
+        return build_processes(
+            graph, stream, observe_states=self.observe_states, sparse_nonzeros=self.sparse_nonzeros
+        )
 
 
 class NetxBackend(LavaBackend):

@@ -5,12 +5,22 @@ Lava itself is not needed here, so that a `.net` file can be judged where there 
 
 import numpy as np
 
-from hardspike.deploy.process_graph import ConvSynapse, DenseSynapse, IntArray, ProcessGraph, check_weights
+from hardspike.deploy.process_graph import (
+    EXTENSIONS,
+    ConvSynapse,
+    DenseSynapse,
+    GraphLayer,
+    IntArray,
+    ProcessGraph,
+    check_weights,
+    magnitude_bound,
+)
 from hardspike.hw_profiles.profile import load_profile
 from hardspike.snn.architecture import INPUT
 from hardspike.snn.errors import DoesNotFitError, UnsupportedLayerError
 
 INT8_MAX = 127  # Conv keeps its geometry in int8: from 128 on it wraps, and 128 groups give an output of zeros
+INT32_MAX = (1 << 31) - 1  # LIF adds up in int32 what it then wraps to 24 bits
 INT16_MIN, INT16_MAX = -32768, 32767  # LIF keeps the bias mantissa in int16, and wraps it
 NETX_BIAS_EXPONENT = 6  # netx sets it; the file has no place for another
 
@@ -31,6 +41,7 @@ def check_lava_computes(graph: ProcessGraph) -> None:
                 f"layer '{layer.name}': bias {int(bias.min())}..{int(bias.max())} exceeds Lava's "
                 f"{INT16_MIN}..{INT16_MAX}; lower the layer's scale"
             )
+        _check_sum(layer, graph)
         for synapse in layer.synapses:
             # Again, for a profile of the user's own may allow what Lava's Dense clips.
             check_weights(layer.name, synapse, lava, 8, "loihi2")
@@ -38,12 +49,20 @@ def check_lava_computes(graph: ProcessGraph) -> None:
                 _check_geometry(layer.name, synapse)
 
 
-def _check_geometry(name: str, synapse: ConvSynapse) -> None:
-    if synapse.groups > INT8_MAX:
+def _check_sum(layer: GraphLayer, graph: ProcessGraph) -> None:
+    """The graph bounds each synapse; Lava adds all of them, the old current and the bias, before it wraps the current."""
+    neurons, numerics = layer.neurons, graph.numerics
+    reach = sum(magnitude_bound(synapse, graph.messages_max(synapse.source)) for synapse in layer.synapses)
+    bias = int(np.abs(neurons.bias.astype(np.int64)).max()) << neurons.bias_exponent
+    most = (INT32_MAX - 2 * (numerics.state_max + 1) - bias) >> numerics.state_shift
+    if reach > most:
         raise DoesNotFitError(
-            f"layer '{name}': {synapse.groups} groups exceed Lava's {INT8_MAX} (it would compute zeros); use half as "
-            "many groups of twice the channels, with zeros between them"
+            f"layer '{layer.name}': its synapses together could reach {reach}, beyond the {most} that Lava adds in 32 "
+            "bits; lower the layer's scale"
         )
+
+
+def _check_geometry(name: str, synapse: ConvSynapse) -> None:
     largest = max(*synapse.weight.shape[2:], *synapse.stride, *synapse.padding, *synapse.dilation)
     if largest > INT8_MAX:
         raise DoesNotFitError(
@@ -58,10 +77,19 @@ def check_netx_holds(graph: ProcessGraph) -> None:
             f"layer '{_first_off_the_chain(graph)}' does not read just the layer before it, and a .net file holds "
             "chains only; run such a graph on the backend 'lava'"
         )
+    if graph.input.coding == "signed":
+        raise UnsupportedLayerError(
+            "layer 'input': signed spikes, for which a .net file has no place; run such a graph on the backend 'lava'"
+        )
     check_lava_computes(graph)
     mark = graph.numerics.threshold_mantissa_max
     for layer in graph.layers:
         neurons = layer.neurons
+        if neurons.extensions:
+            raise UnsupportedLayerError(
+                f"layer '{layer.name}': {EXTENSIONS[neurons.extensions[0]]}, which netx's neurons do not know; run such a "
+                "graph on the backend 'lava'"
+            )
         if neurons.bias_exponent != NETX_BIAS_EXPONENT:
             raise UnsupportedLayerError(
                 f"layer '{layer.name}': bias exponent {neurons.bias_exponent}, but netx always uses "
@@ -78,6 +106,16 @@ def check_netx_holds(graph: ProcessGraph) -> None:
                 "use spiking=False"
             )
         for synapse in layer.synapses:
+            if synapse.exponent:
+                raise UnsupportedLayerError(
+                    f"layer '{layer.name}': weight exponent {synapse.exponent}, which netx ignores; lower the layer's "
+                    "scale, or run such a graph on the backend 'lava'"
+                )
+            if isinstance(synapse, ConvSynapse) and synapse.groups > INT8_MAX:
+                raise DoesNotFitError(
+                    f"layer '{layer.name}': {synapse.groups} groups exceed netx's {INT8_MAX} (it would compute zeros); use "
+                    "half as many groups of twice the channels, or run such a graph on the backend 'lava'"
+                )
             problem = dense_weight_problem(synapse.weight) if isinstance(synapse, DenseSynapse) else None
             if problem:
                 raise DoesNotFitError(f"layer '{layer.name}': {problem}")

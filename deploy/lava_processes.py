@@ -1,22 +1,35 @@
-"""A `ProcessGraph` as Lava processes. The only files that import Lava are this one, lava_netx.py and lava_runner.py.
+"""A `ProcessGraph` as Lava processes.
 
-Lava is archived and runs on Python 3.10 only, so it is imported inside functions. No class of ours is a Lava process:
-Lava's compiler executes every .py file beside the file that defines one.
+Lava is archived and runs on Python 3.10 only, so it is imported inside functions, and only in the files lava_*.py. Processes of
+our own are in lava_neuron/.
+
+Every synapse of Lava takes one step and a neuron none. So a layer sees the first message of a sample one step after the
+latest of its sources; what reaches it earlier, over a shortcut or from the input, is sent on through relays, synapses of
+weight 1, until it is as late. Each layer is then the synchronous one of the graph, `delays` steps later, and is reset
+exactly when the first message of the next sample reaches it.
 """
 
 import contextlib
 import sys
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hardspike.deploy.process_graph import ConvSynapse, DenseSynapse, GraphLayer, IntArray, ProcessGraph, Synapse
-from hardspike.snn.architecture import INPUT, Shape
+from hardspike.deploy.lava_synapses import (
+    SPARSE_NONZEROS,
+    message_bits,
+    relay_process,
+    sparse_synapses,
+    synapse_process,
+)
+from hardspike.deploy.process_graph import DenseSynapse, GraphLayer, IntArray, ProcessGraph
+from hardspike.snn.architecture import INPUT
 from hardspike.snn.errors import BackendError, UnsupportedLayerError
 
 
@@ -53,57 +66,89 @@ class LavaNetwork:
 
     root: any of them; running it runs all. taps: per layer, an Extractor that receives its spikes at every step, in
     Lava's order (W, H, C). neurons: the LIF process per layer. delays: steps until a layer sees the first message.
+    currents, potentials: Extractors of the states, where neurons show them.
     """
 
     root: Any
     taps: dict[str, Any]
     neurons: dict[str, Any]
     delays: dict[str, int]
+    currents: dict[str, Any] = field(default_factory=dict)
+    potentials: dict[str, Any] = field(default_factory=dict)
 
 
 def layer_delays(graph: ProcessGraph) -> dict[str, int]:
-    """Every synapse of Lava takes one step, a neuron none: layer l of a chain sees the first message after l + 1 steps.
+    """Steps until a layer sees the first message: one more than the latest of its sources, l + 1 for layer l of a chain.
 
-    Raises UnsupportedLayerError where the synapses of one layer would bring messages of different steps together.
+    Raises UnsupportedLayerError where a layer takes its bias from the input.
     """
     delays = {INPUT: 0}
     for layer in graph.layers:
-        found = {synapse.source: delays[synapse.source] + 1 for synapse in layer.synapses}
-        if not found:
+        if not layer.synapses:
             raise UnsupportedLayerError(
                 f"layer '{layer.name}' takes its bias from the input, which is not streamed; use the backend 'emulator'"
             )
-        if len(set(found.values())) > 1:
-            paths = ", ".join(f"'{source}' after {delay}" for source, delay in found.items())
-            raise UnsupportedLayerError(
-                f"layer '{layer.name}' reads sources of different delay ({paths} steps); their messages would not meet "
-                "on Lava, use the backend 'emulator'"
-            )
-        delays[layer.name] = next(iter(found.values()))
+        delays[layer.name] = 1 + max(delays[synapse.source] for synapse in layer.synapses)
     return delays
 
 
-def build_processes(graph: ProcessGraph, stream: IntArray) -> LavaNetwork:
-    """stream: encoded messages of all samples one after the other, [steps, *shape]."""
+class _Messages:
+    """What every source sends, in Lava's order, and the same any number of steps later; relays are shared."""
+
+    def __init__(self, graph: ProcessGraph, source: Any) -> None:
+        self._graph = graph
+        self._later = {INPUT: [source]}
+
+    def add(self, name: str, port: Any) -> None:
+        self._later[name] = [port]
+
+    def port(self, name: str, steps: int) -> Any:
+        """steps: by which they come later, 0 or more."""
+        ports = self._later[name]
+        while len(ports) <= steps:
+            relay = relay_process(prod(ports[0].shape), message_bits(self._graph, name))
+            ports[-1].flatten().connect(relay.s_in)
+            ports.append(relay.a_out.reshape(ports[0].shape))
+        return ports[steps]
+
+
+def build_processes(
+    graph: ProcessGraph, stream: IntArray, *, observe_states: bool = False, sparse_nonzeros: int = SPARSE_NONZEROS
+) -> LavaNetwork:
+    """stream: encoded messages of all samples one after the other, [steps, *shape].
+
+    observe_states: with Extractors of currents and potentials. sparse_nonzeros: see lava_synapses.py; 0 for `Conv` only.
+    """
     from lava.proc.io.source import RingBuffer
 
-    delays = layer_delays(graph)
+    delays, shapes = layer_delays(graph), graph.shapes
+    as_sparse = sparse_synapses(graph, sparse_nonzeros)
     source = RingBuffer(data=to_lava_order(stream))
-    outputs = {INPUT: source.s_out}
-    neurons: dict[str, Any] = {}
-    taps: dict[str, Any] = {}
+    messages = _Messages(graph, source.s_out)
+    network = LavaNetwork(source, {}, {}, delays)
     for layer in graph.layers:
-        neurons[layer.name] = _neurons(layer, graph.time_steps, delays[layer.name])
-        for synapse in layer.synapses:
-            port = outputs[synapse.source]
+        delay = delays[layer.name]
+        neurons = network.neurons[layer.name] = _neurons(layer, graph.time_steps, delay, observe_states)
+        for index, synapse in enumerate(layer.synapses):
+            port = messages.port(synapse.source, delay - 1 - delays[synapse.source])
+            is_sparse = (layer.name, index) in as_sparse
+            process = synapse_process(
+                synapse, shapes[synapse.source], message_bits(graph, synapse.source), sparse=is_sparse
+            )
+            if is_sparse:
+                port.flatten().connect(process.s_in)
+                process.a_out.reshape(layer.shape[::-1]).connect(neurons.a_in)
+                continue
             if isinstance(synapse, DenseSynapse) and len(port.shape) == 3:
                 port = port.transpose([2, 1, 0]).flatten()  # back to (C, H, W), whose C order the weights follow
-            process = _synapse(synapse, graph.shapes[synapse.source], _message_bits(graph, synapse.source))
             port.connect(process.s_in)
-            process.a_out.connect(neurons[layer.name].a_in)
-        outputs[layer.name] = neurons[layer.name].s_out
-        taps[layer.name] = tap(outputs[layer.name], graph.time_steps)
-    return LavaNetwork(source, taps, neurons, delays)
+            process.a_out.connect(neurons.a_in)
+        messages.add(layer.name, neurons.s_out)
+        network.taps[layer.name] = tap(neurons.s_out, graph.time_steps)
+        if observe_states:
+            network.currents[layer.name] = tap(neurons.u_out, graph.time_steps)
+            network.potentials[layer.name] = tap(neurons.v_out, graph.time_steps)
+    return network
 
 
 def tap(port: Any, steps: int) -> Any:
@@ -123,40 +168,30 @@ def to_lava_order(array: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(array.T)
 
 
-def _message_bits(graph: ProcessGraph, source: str) -> int:
-    """0 makes a synapse take any message for a 1; spikes are that."""
-    return graph.input.message_bits if source == INPUT and graph.input.coding in ("graded", "signed") else 0
-
-
-def _synapse(synapse: Synapse, source: Shape, message_bits: int) -> Any:
-    from lava.proc.conv.process import Conv
-    from lava.proc.dense.process import Dense
-
-    if isinstance(synapse, ConvSynapse):
-        return Conv(
-            weight=synapse.weight[..., ::-1, ::-1].transpose(0, 3, 2, 1),  # a true convolution, over (W, H)
-            input_shape=source[::-1],
-            stride=synapse.stride[::-1],
-            padding=synapse.padding[::-1],
-            dilation=synapse.dilation[::-1],
-            groups=synapse.groups,
-            num_message_bits=message_bits,
-        )
-    # 8 bits and no exponent: Lava then only clears the lowest bit of mixed weights, which the graph keeps clear.
-    return Dense(weights=synapse.weight, num_weight_bits=8, weight_exp=0, num_message_bits=message_bits)
-
-
-def _neurons(layer: GraphLayer, time_steps: int, delay: int) -> Any:
+def _neurons(layer: GraphLayer, time_steps: int, delay: int, observe_states: bool) -> Any:
+    """Lava's own LIF wherever it will do."""
     from lava.proc.lif.process import LIFReset
 
     neurons = layer.neurons
-    return LIFReset(
-        shape=layer.shape[::-1],
-        vth=neurons.threshold,
-        du=neurons.current_decay - 1,  # Lava adds 1
-        dv=neurons.potential_decay,
-        bias_mant=to_lava_order(np.broadcast_to(neurons.bias, layer.shape)),
-        bias_exp=neurons.bias_exponent,
-        reset_interval=time_steps,
-        reset_offset=1 + delay,  # steps count from 1; exactly when the first message of a sample arrives
+    parameters: dict[str, Any] = {
+        "shape": layer.shape[::-1],
+        "vth": neurons.threshold,
+        "du": neurons.current_decay - 1,  # Lava adds 1
+        "dv": neurons.potential_decay,
+        "bias_mant": to_lava_order(np.broadcast_to(neurons.bias, layer.shape)),
+        "bias_exp": neurons.bias_exponent,
+        "reset_interval": time_steps,
+        "reset_offset": 1 + delay,  # steps count from 1; exactly when the first message of a sample arrives
+    }
+    if not (neurons.extensions or observe_states):
+        return LIFReset(**parameters)
+    from hardspike.deploy.lava_neuron.process import ObservedLIF, ProgrammableLIF
+
+    if not neurons.extensions:
+        return ObservedLIF(**parameters)
+    return ProgrammableLIF(
+        initial=neurons.initial,
+        reset_by=neurons.reset_by,
+        fires_first=neurons.order == "fire-first",
+        **parameters,
     )

@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,18 @@ POLL_S = 0.0005
 LOOK_S = 1.0
 STOP_S = 20.0  # Lava ends in about a second; longer means that a process of it no longer answers
 
-Spikes = dict[str, NDArray[np.bool_]]
+
+@dataclass(frozen=True, slots=True)
+class StreamResult:
+    """Per layer [T, samples, *shape]: spikes, and what the network shows of currents and potentials (before the reset of a spike).
+
+    output: the output layer's final potentials [samples, N].
+    """
+
+    spikes: dict[str, NDArray[np.bool_]]
+    currents: dict[str, NDArray[np.int64]]
+    potentials: dict[str, NDArray[np.int64]]
+    output: NDArray[np.int64]
 
 
 def simulator_config() -> Any:
@@ -38,40 +50,57 @@ def run_stream(
     backend: str,
     timeout_s: float,
     progress: Callable[[int], None] | None,
-) -> tuple[Spikes, NDArray[np.int64]]:
-    """Spikes per layer [T, samples, *shape] and the output layer's final potentials [samples, N].
-
-    Sample k reaches a layer of delay d in the steps d + kT + 1 .. d + (k + 1)T, counted from 1.
+) -> StreamResult:
+    """Sample k reaches a layer of delay d in the steps d + kT + 1 .. d + (k + 1)T, counted from 1.
 
     Raises BackendError when Lava fails, or takes longer than `timeout_s` for the steps of one sample.
     """
     steps, delay = graph.time_steps, network.delays[graph.output.name]
-    seen: dict[str, list[NDArray[np.bool_]]] = {name: [] for name in network.taps}
+    last = max(network.delays.values())  # a layer that leads nowhere may be later than the output
+    kinds: dict[str, tuple[dict[str, Any], type]] = {
+        "spikes": (network.taps, np.bool_),
+        "currents": (network.currents, np.int64),
+        "potentials": (network.potentials, np.int64),
+    }
+    seen: dict[str, dict[str, list[NDArray[Any]]]] = {
+        kind: {name: [] for name in taps} for kind, (taps, _) in kinds.items()
+    }
+
+    def advance(left: int) -> None:
+        while left:
+            now = min(left, steps)  # the taps have room for so many
+            _advance(network.root, now, backend, timeout_s)
+            for kind, (taps, dtype) in kinds.items():
+                for name, extractor in taps.items():
+                    seen[kind][name].extend(extractor.receive().astype(dtype).T for _ in range(now))
+            left -= now
+
     outputs = []
     try:
         with _lava_errors(backend), lava_output_aside(), _interrupts_left_to_us():
             network.root.create_runtime(run_cfg=config)
         for sample in range(samples):
             with _lava_errors(backend):
-                left = steps if sample else steps + delay
-                while left:
-                    now = min(left, steps)  # the taps have room for so many
-                    _advance(network.root, now, backend, timeout_s)
-                    for name, extractor in network.taps.items():
-                        seen[name].extend(extractor.receive().astype(bool).T for _ in range(now))
-                    left -= now
+                advance(steps if sample else steps + delay)
                 outputs.append(network.neurons[graph.output.name].v.get().astype(np.int64).T)
             if progress is not None:
                 progress(1)
+        with _lava_errors(backend):
+            advance(last - delay)
     finally:
         if network.root.runtime is not None:
             _stop(network.root.runtime)
-    spikes = {}
-    for name, arrays in seen.items():
-        first = network.delays[name]
-        window = np.stack(arrays[first : first + samples * steps])
-        spikes[name] = window.reshape(samples, steps, *window.shape[1:]).swapaxes(0, 1)
-    return spikes, np.stack(outputs)
+    found = {
+        kind: {name: _samples(arrays, network.delays[name], samples, steps) for name, arrays in layers.items()}
+        for kind, layers in seen.items()
+    }
+    return StreamResult(**found, output=np.stack(outputs))
+
+
+def _samples(arrays: list[NDArray[Any]], first: int, samples: int, steps: int) -> NDArray[Any]:
+    """[T, samples, *shape] of a layer's arrays from its step `first` on."""
+    window = np.stack(arrays[first : first + samples * steps])
+    return window.reshape(samples, steps, *window.shape[1:]).swapaxes(0, 1)
 
 
 @contextlib.contextmanager
