@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,20 +30,17 @@ STREAM_BYTES = 1 << 28  # Lava holds a stream as int32 and copies it; longer run
 class LavaBackend:
     """`Backend` on Lava's fixed point simulator: any graph, with delays balanced and neurons of our own where needed.
 
+    With `keep_states`, currents and potentials come from neurons that show them (lava_neuron/), which run Lava's own step;
+    without, from Lava's `LIFReset` itself. It costs COST; reading them from Lava's neurons would cost 0.1 ms per number.
+
     timeout_s: longest wait for the timesteps of one sample.
-    observe_states: whether `Trace.states` has currents and potentials too, not only spikes. Neurons that show them
-        (lava_neuron/) then stand in for Lava's `LIFReset`, with its arithmetic; Lava itself gives up states number by
-        number, at 0.1 ms each. COST
     sparse_nonzeros: see lava_synapses.py; 0 for convolutions by Lava's `Conv` alone, as netx builds them.
     """
 
     name = "lava"
 
-    def __init__(
-        self, *, timeout_s: float = 600.0, observe_states: bool = False, sparse_nonzeros: int = SPARSE_NONZEROS
-    ) -> None:
+    def __init__(self, *, timeout_s: float = 600.0, sparse_nonzeros: int = SPARSE_NONZEROS) -> None:
         self.timeout_s = timeout_s
-        self.observe_states = observe_states
         self.sparse_nonzeros = sparse_nonzeros
 
     def run(
@@ -76,7 +74,7 @@ class LavaBackend:
     ) -> Trace:
         steps, has_time = graph.time_steps, graph.input.has_time
         stream_BT = encoded.transpose(0, 1) if has_time else encoded.unsqueeze(1).expand(-1, steps, *encoded.shape[1:])
-        network = self._build(graph, stream_BT.flatten(0, 1).int().numpy())
+        network = self._build(graph, stream_BT.flatten(0, 1).int().numpy(), keep_states)
         found = run_stream(
             graph,
             network,
@@ -86,12 +84,11 @@ class LavaBackend:
             timeout_s=self.timeout_s,
             progress=progress,
         )
-        states = States(
-            *(
-                {name: torch.from_numpy(value) for name, value in values.items()}
-                for values in (found.spikes, found.currents, found.potentials)
-            )
-        )
+        states = States({})
+        for name, values in found.states.items():
+            states.spikes[name] = torch.from_numpy(values[0].astype(bool))
+            if network.observed:
+                states.currents[name], states.potentials[name] = torch.from_numpy(values[1:].astype(np.int64))
         output = graph.output
         if not output.neurons.spiking and states.spikes[output.name].any():
             raise BackendError(
@@ -106,14 +103,15 @@ class LavaBackend:
     def _config(self) -> Any:
         return simulator_config()
 
-    def _build(self, graph: ProcessGraph, stream: IntArray) -> LavaNetwork:
-        return build_processes(
-            graph, stream, observe_states=self.observe_states, sparse_nonzeros=self.sparse_nonzeros
-        )
+    def _build(self, graph: ProcessGraph, stream: IntArray, keep_states: bool) -> LavaNetwork:
+        return build_processes(graph, stream, observe_states=keep_states, sparse_nonzeros=self.sparse_nonzeros)
 
 
 class NetxBackend(LavaBackend):
-    """The `.net` file of the graph, loaded by lava-dl's netx, on the same simulator and the same stream."""
+    """The `.net` file of the graph, loaded by lava-dl's netx, on the same simulator and the same stream.
+
+    `Trace.states` has spikes only: netx builds Lava's own neurons.
+    """
 
     name = "lava-netx"
 
@@ -121,7 +119,7 @@ class NetxBackend(LavaBackend):
         super().__init__(timeout_s=timeout_s)
         self.path = path
 
-    def _build(self, graph: ProcessGraph, stream: IntArray) -> LavaNetwork:
+    def _build(self, graph: ProcessGraph, stream: IntArray, keep_states: bool) -> LavaNetwork:
         return build_netx(self.path, graph, stream)
 
 
@@ -150,5 +148,5 @@ class Loihi2Backend(NetxBackend):
 
         return Loihi2HwCfg(exception_proc_model_map={Extractor: PyLoihiExtractorModel})
 
-    def _build(self, graph: ProcessGraph, stream: IntArray) -> LavaNetwork:
+    def _build(self, graph: ProcessGraph, stream: IntArray, keep_states: bool) -> LavaNetwork:
         return build_netx(self.path, graph, stream, on_chip=True)

@@ -13,7 +13,7 @@ import contextlib
 import sys
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
 from math import prod
 from typing import Any
@@ -65,16 +65,15 @@ class LavaNetwork:
     """Connected processes, not yet running.
 
     root: any of them; running it runs all. taps: per layer, an Extractor that receives its spikes at every step, in
-    Lava's order (W, H, C). neurons: the LIF process per layer. delays: steps until a layer sees the first message.
-    currents, potentials: Extractors of the states, where neurons show them.
+    Lava's order (W, H, C); if `observed`, its spikes, currents and potentials, (3, W, H, C). neurons: the LIF process per
+    layer. delays: steps until a layer sees the first message.
     """
 
     root: Any
     taps: dict[str, Any]
     neurons: dict[str, Any]
     delays: dict[str, int]
-    currents: dict[str, Any] = field(default_factory=dict)
-    potentials: dict[str, Any] = field(default_factory=dict)
+    observed: bool = False
 
 
 def layer_delays(graph: ProcessGraph) -> dict[str, int]:
@@ -117,7 +116,7 @@ def build_processes(
 ) -> LavaNetwork:
     """stream: encoded messages of all samples one after the other, [steps, *shape].
 
-    observe_states: with Extractors of currents and potentials. sparse_nonzeros: see lava_synapses.py; 0 for `Conv` only.
+    observe_states: with neurons that show currents and potentials. sparse_nonzeros: see lava_synapses.py; 0 for `Conv` only.
     """
     from lava.proc.io.source import RingBuffer
 
@@ -125,7 +124,7 @@ def build_processes(
     as_sparse = sparse_synapses(graph, sparse_nonzeros)
     source = RingBuffer(data=to_lava_order(stream))
     messages = _Messages(graph, source.s_out)
-    network = LavaNetwork(source, {}, {}, delays)
+    network = LavaNetwork(source, {}, {}, delays, observe_states)
     for layer in graph.layers:
         delay = delays[layer.name]
         neurons = network.neurons[layer.name] = _neurons(layer, graph.time_steps, delay, observe_states)
@@ -144,10 +143,7 @@ def build_processes(
             port.connect(process.s_in)
             process.a_out.connect(neurons.a_in)
         messages.add(layer.name, neurons.s_out)
-        network.taps[layer.name] = tap(neurons.s_out, graph.time_steps)
-        if observe_states:
-            network.currents[layer.name] = tap(neurons.u_out, graph.time_steps)
-            network.potentials[layer.name] = tap(neurons.v_out, graph.time_steps)
+        network.taps[layer.name] = tap(neurons.states_out if observe_states else neurons.s_out, graph.time_steps)
     return network
 
 

@@ -22,14 +22,12 @@ STOP_S = 20.0  # Lava ends in about a second; longer means that a process of it 
 
 @dataclass(frozen=True, slots=True)
 class StreamResult:
-    """Per layer [T, samples, *shape]: spikes, and what the network shows of currents and potentials (before the reset of a spike).
+    """states: per layer [1, T, samples, *shape] bool spikes, or [3, ...] int32 spikes, currents and potentials if observed.
 
     output: the output layer's final potentials [samples, N].
     """
 
-    spikes: dict[str, NDArray[np.bool_]]
-    currents: dict[str, NDArray[np.int64]]
-    potentials: dict[str, NDArray[np.int64]]
+    states: dict[str, NDArray[Any]]
     output: NDArray[np.int64]
 
 
@@ -57,22 +55,15 @@ def run_stream(
     """
     steps, delay = graph.time_steps, network.delays[graph.output.name]
     last = max(network.delays.values())  # a layer that leads nowhere may be later than the output
-    kinds: dict[str, tuple[dict[str, Any], type]] = {
-        "spikes": (network.taps, np.bool_),
-        "currents": (network.currents, np.int64),
-        "potentials": (network.potentials, np.int64),
-    }
-    seen: dict[str, dict[str, list[NDArray[Any]]]] = {
-        kind: {name: [] for name in taps} for kind, (taps, _) in kinds.items()
-    }
+    seen: dict[str, list[NDArray[Any]]] = {name: [] for name in network.taps}
+    dtype = np.int32 if network.observed else np.bool_
 
     def advance(left: int) -> None:
         while left:
             now = min(left, steps)  # the taps have room for so many
             _advance(network.root, now, backend, timeout_s)
-            for kind, (taps, dtype) in kinds.items():
-                for name, extractor in taps.items():
-                    seen[kind][name].extend(extractor.receive().astype(dtype).T for _ in range(now))
+            for name, extractor in network.taps.items():
+                seen[name].extend(extractor.receive().astype(dtype) for _ in range(now))
             left -= now
 
     outputs = []
@@ -90,17 +81,13 @@ def run_stream(
     finally:
         if network.root.runtime is not None:
             _stop(network.root.runtime)
-    found = {
-        kind: {name: _samples(arrays, network.delays[name], samples, steps) for name, arrays in layers.items()}
-        for kind, layers in seen.items()
-    }
-    return StreamResult(**found, output=np.stack(outputs))
-
-
-def _samples(arrays: list[NDArray[Any]], first: int, samples: int, steps: int) -> NDArray[Any]:
-    """[T, samples, *shape] of a layer's arrays from its step `first` on."""
-    window = np.stack(arrays[first : first + samples * steps])
-    return window.reshape(samples, steps, *window.shape[1:]).swapaxes(0, 1)
+    states = {}
+    for name, arrays in seen.items():
+        first = network.delays[name]
+        window = np.stack(arrays[first : first + samples * steps])
+        window = window.reshape(samples, steps, *([] if network.observed else [1]), *window.shape[1:])
+        states[name] = window.transpose(2, 1, 0, *range(window.ndim - 1, 2, -1))  # from Lava's order (W, H, C)
+    return StreamResult(states=states, output=np.stack(outputs))
 
 
 @contextlib.contextmanager

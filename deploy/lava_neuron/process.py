@@ -20,12 +20,14 @@ from lava.proc.lif.process import LIFReset
 
 
 class ObservedLIF(LIFReset):
-    """Lava's `LIFReset`, with two more ports: `u_out` and `v_out` send current and potential as compared with the threshold."""
+    """Lava's `LIFReset` with one port more: `states_out`, (3, *shape), sends spikes, currents, and potentials before the reset.
+
+    One port and not three, for whoever listens is a system process per port.
+    """
 
     def __init__(self, **parameters: Any) -> None:
         super().__init__(**parameters)
-        self.u_out = OutPort(shape=parameters["shape"])
-        self.v_out = OutPort(shape=parameters["shape"])
+        self.states_out = OutPort(shape=(3, *parameters["shape"]))
 
 
 @implements(proc=ObservedLIF, protocol=LoihiProtocol)
@@ -35,12 +37,10 @@ class PyObservedLIF(PyLifResetModelBitAcc):
     """Lava's own step, listened to between the comparison with the threshold and the reset."""
 
     implements_process = None  # else Lava takes it for a model of the parent's process, and refuses another
-    u_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=24)
-    v_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=24)
+    states_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=24)
 
     def reset_voltage(self, spike_vector: Any) -> None:
-        self.u_out.send(self.u)
-        self.v_out.send(self.v)
+        self.states_out.send(np.stack([spike_vector, self.u, self.v]))
         super().reset_voltage(spike_vector)
 
 
@@ -95,14 +95,12 @@ class PyProgrammableLIF(PyObservedLIF):
         else:  # as a bias, so that it is subtracted before the potential saturates
             self.effective_bias = self.effective_bias - self.subtracted * spikes.astype(np.int32)
         self.subthr_dynamics(activation)
-        self.u_out.send(self.u)
-        self.v_out.send(compared)
+        self.states_out.send(np.stack([spikes, self.u, compared]))
         return spikes
 
     def reset_voltage(self, spike_vector: Any) -> None:
         if self.subtracted is None:
             super().reset_voltage(spike_vector)
             return
-        self.u_out.send(self.u)
-        self.v_out.send(self.v)
+        self.states_out.send(np.stack([spike_vector, self.u, self.v]))
         self.v[spike_vector] -= self.subtracted
