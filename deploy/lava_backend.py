@@ -30,8 +30,9 @@ STREAM_BYTES = 1 << 28  # Lava holds a stream as int32 and copies it; longer run
 class LavaBackend:
     """`Backend` on Lava's fixed point simulator: any graph, with delays balanced and neurons of our own where needed.
 
-    With `keep_states`, currents and potentials come from neurons that show them (lava_neuron/), which run Lava's own step;
-    without, from Lava's `LIFReset` itself. It costs COST; reading them from Lava's neurons would cost 0.1 ms per number.
+    With `keep_states` neurons that show currents and potentials (lava_neuron/) stand in for Lava's `LIFReset`, whose own step
+    they run. It costs no time to speak of, but 20 bytes per neuron and step instead of 1; to read states from `LIFReset` by
+    Lava's means would take 0.1 ms per number.
 
     timeout_s: longest wait for the timesteps of one sample.
     sparse_nonzeros: see lava_synapses.py; 0 for convolutions by Lava's `Conv` alone, as netx builds them.

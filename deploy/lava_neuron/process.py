@@ -3,6 +3,10 @@
 Currents and potentials are computed by Lava's own fixed point LIF in both (proc/lif/models.py). They exist on the CPU only:
 a Loihi 2 would need a neuron program (microcode) of the same arithmetic, and no tool to write one is public.
 
+One form needs no process of our own: IF (no leak, no current memory) with a soft reset by an even threshold and half of it as
+initial potential is Lava's `ATRLIF` with delta_i = 4095/4096, delta_v = delta_r = delta_theta = 0, theta = theta_0 = half the
+threshold, theta_step = 0. It cannot be reset between samples, so it is not used here; a test shows that it fires the same.
+
 This is the one module that imports Lava when it is imported.
 """
 

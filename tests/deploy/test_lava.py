@@ -17,6 +17,7 @@ from hardspike.deploy import lava_backend, lava_processes, lava_runner
 from hardspike.deploy.emulator import EmulatorBackend
 from hardspike.deploy.lava_backend import LavaBackend, Loihi2Backend, NetxBackend
 from hardspike.deploy.lava_netx import netx_graph_differences
+from hardspike.deploy.lava_processes import layer_delays
 from hardspike.deploy.netx_file import write_netx
 from hardspike.deploy.process_graph import (
     ConvSynapse,
@@ -35,11 +36,14 @@ SAMPLES = 4  # in one stream, so with three resets between them
 
 
 def assert_equal(found: Trace, expected: Trace) -> None:
-    """Every spike of every layer at every step, and every output."""
+    """Every spike of every layer at every step, what is there of currents and potentials, and every output."""
     assert found.states is not None and expected.states is not None
     assert found.states.spikes.keys() == expected.states.spikes.keys()
     for name, spikes in expected.states.spikes.items():
         assert torch.equal(found.states.spikes[name], spikes), name
+    for kind in ("currents", "potentials"):
+        for name, states in getattr(found.states, kind).items():
+            assert torch.equal(states, getattr(expected.states, kind)[name]), (kind, name)
     assert torch.equal(found.output, expected.output)
     assert found.output.dtype == torch.int64
     for field in ("spikes", "active", "synaptic_operations"):
@@ -55,13 +59,17 @@ def test_emulator_equals_lava_and_the_net_file_through_netx(case: GraphCase, tmp
     messages = random_messages(case, graph, SAMPLES)
     expected = EmulatorBackend().run(graph, messages, keep_states=True)
     assert all(int(counts.sum()) for counts in expected.spikes.values()), "a silent layer proves nothing"
-    assert_equal(LavaBackend().run(graph, messages, keep_states=True), expected)
+    lava = LavaBackend().run(graph, messages, keep_states=True)
+    assert_equal(lava, expected)
+    assert lava.states is not None and lava.states.currents.keys() == lava.states.potentials.keys() == lava.states.spikes.keys()
     path = tmp_path / "a.net"
     write_netx(path, graph)
     held = netx_graph_differences(path, graph)
     assert held.num_compared > sum(layer.synapses[0].weight.size for layer in graph.layers)
     assert (held.num_differing, held.first) == (0, "")
-    assert_equal(NetxBackend(path).run(graph, messages, keep_states=True), expected)
+    netx = NetxBackend(path).run(graph, messages, keep_states=True)
+    assert_equal(netx, expected)
+    assert netx.states is not None and not netx.states.potentials, "netx builds Lava's neurons, which show none"
 
 
 def _layer(name: str, shape: Shape, *synapses: Synapse, threshold: int = 150) -> GraphLayer:
@@ -98,14 +106,25 @@ def two_paths(*, direct: bool) -> ProcessGraph:
 
 
 @needs_lava
-def test_two_paths_of_equal_delay_and_a_spiking_output() -> None:
-    graph = two_paths(direct=False)
+@pytest.mark.parametrize("direct", [False, True])
+def test_two_paths_and_a_spiking_output(direct: bool) -> None:
+    """The same with Lava's own neurons and with those that show their states."""
+    graph = two_paths(direct=direct)
     messages = torch.from_numpy(np.random.default_rng(6).integers(0, 256, size=(SAMPLES, 2, 6, 5)))
     expected = EmulatorBackend().run(graph, messages, keep_states=True)
     assert int(expected.output.sum()) > 0 and int(expected.spikes["both"].sum()) > 0
     done: list[int] = []
     assert_equal(LavaBackend().run(graph, messages, keep_states=True, progress=done.append), expected)
     assert done == [1] * SAMPLES
+    assert_equal_counts(LavaBackend().run(graph, messages), expected)
+
+
+def assert_equal_counts(found: Trace, expected: Trace) -> None:
+    """Of every layer and step."""
+    assert found.states is None and torch.equal(found.output, expected.output)
+    for field in ("spikes", "active", "synaptic_operations"):
+        for name, counts in getattr(expected, field).items():
+            assert torch.equal(getattr(found, field)[name], counts), (field, name)
 
 
 @needs_lava
@@ -115,18 +134,34 @@ def test_long_runs_are_split_into_streams(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(lava_backend, "STREAM_BYTES", 4 * 2 * graph.time_steps * messages[0].numel())
     streams = []
     build_processes = lava_backend.build_processes
-    monkeypatch.setattr(lava_backend, "build_processes", lambda g, s: streams.append(len(s)) or build_processes(g, s))
+    monkeypatch.setattr(
+        lava_backend, "build_processes", lambda g, s, **how: streams.append(len(s)) or build_processes(g, s, **how)
+    )
     found = LavaBackend().run(graph, messages, keep_states=True)
     assert streams == [2 * graph.time_steps, graph.time_steps]
     assert_equal(found, EmulatorBackend().run(graph, messages, keep_states=True))
 
 
-def test_paths_of_different_delay_and_current_inputs_are_refused() -> None:
-    messages = torch.zeros(1, 2, 6, 5, dtype=torch.int64)
-    with pytest.raises(
-        UnsupportedLayerError, match="'both' reads sources of different delay .*'left' after 2, 'right' after 3"
-    ):
-        LavaBackend().run(two_paths(direct=True), messages)
+def test_each_layer_is_one_step_later_than_the_latest_of_its_sources() -> None:
+    assert layer_delays(two_paths(direct=True)) == {INPUT: 0, "left": 1, "right": 2, "both": 3, "last": 4}
+    assert layer_delays(two_paths(direct=False)) == {INPUT: 0, "left": 1, "right": 1, "both": 2, "last": 3}
+
+
+@needs_lava
+def test_a_layer_that_leads_nowhere_may_be_later_than_the_output() -> None:
+    graph = two_paths(direct=True)
+    left, right, both, last = graph.layers
+    early = replace(last, name="early", synapses=(replace(last.synapses[0], source="left"),))
+    later = replace(last, name="later", synapses=(replace(last.synapses[0], source="both"),))
+    graph = replace(graph, layers=(left, right, both, later, early), time_steps=2)
+    messages = torch.from_numpy(np.random.default_rng(6).integers(0, 256, size=(3, 2, 6, 5)))
+    assert layer_delays(graph)["later"] == layer_delays(graph)["early"] + 2
+    expected = EmulatorBackend().run(graph, messages, keep_states=True)
+    assert expected.spikes["later"].any() and expected.spikes["early"].any()
+    assert_equal(LavaBackend().run(graph, messages, keep_states=True), expected)
+
+
+def test_current_inputs_are_refused() -> None:
     neurons = NeuronGroup(threshold=20, bias=np.zeros(1, dtype=np.int32))
     graph = ProcessGraph(
         input=InputContract(shape=(3,), coding="current", message_bits=0),
@@ -188,9 +223,9 @@ def test_an_interrupted_run_leaves_no_process_behind(error: BaseException) -> No
 
 @needs_lava
 def test_a_run_that_takes_too_long_ends_with_one_line() -> None:
-    graph = build(CASES[10])
-    with pytest.raises(BackendError, match="'lava': 6 steps took Lava over 0 s; give more time") as caught:
-        LavaBackend(timeout_s=0.0).run(graph, random_messages(CASES[10], graph, 1))
+    graph = two_paths(direct=True)
+    with pytest.raises(BackendError, match="'lava': 5 steps took Lava over 0 s; give more time") as caught:
+        LavaBackend(timeout_s=0.0).run(graph, torch.ones(1, 2, 6, 5, dtype=torch.int64))
     assert "\n" not in str(caught.value)
     assert multiprocessing.active_children() == []
 
@@ -198,13 +233,13 @@ def test_a_run_that_takes_too_long_ends_with_one_line() -> None:
 @needs_lava
 def test_a_run_whose_process_died_ends_with_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lava_runner, "STOP_S", 1.0)
-    graph = build(CASES[10])
+    graph = two_paths(direct=True)
 
     def kill_one(_: int) -> None:
         next(child for child in multiprocessing.active_children() if type(child).__name__ == "SystemProcess").kill()
 
     with pytest.raises(BackendError, match="'lava': a process of Lava died") as caught:
-        LavaBackend(timeout_s=30.0).run(graph, random_messages(CASES[10], graph, 2), progress=kill_one)
+        LavaBackend(timeout_s=30.0).run(graph, torch.ones(2, 2, 6, 5, dtype=torch.int64), progress=kill_one)
     assert "\n" not in str(caught.value)
     assert multiprocessing.active_children() == []
 

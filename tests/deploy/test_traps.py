@@ -145,16 +145,27 @@ def test_trap_02_what_netx_changes_is_foretold(capsys: pytest.CaptureFixture[str
     assert 300 < changed < len(ends) ** 2 / 2
 
 
+def _depthwise(channels: int) -> ProcessGraph:
+    weight = np.arange(1, channels + 1).reshape(-1, 1, 1, 1) % 200 + 1
+    return chain(conv(weight, groups=channels), shape=(channels, 2, 1), threshold=60)
+
+
 def test_trap_03_from_128_groups_on_lava_computes_zeros(tmp_path: Path) -> None:
-    weight = np.full((128, 1, 1, 1), 20)
-    graph = chain(conv(weight, groups=128), shape=(128, 2, 1))
-    messages = torch.ones(4, 1, 128, 2, 1, dtype=torch.int64)
-    for run in (lambda: write_netx(tmp_path / "a.net", graph), lambda: LavaBackend().run(graph, messages)):
-        with pytest.raises(DoesNotFitError, match="'layer0': 128 groups exceed Lava's 127 .*use half as many groups"):
-            run()
-    check_lava_computes(chain(conv(weight[:127], groups=127), shape=(127, 2, 1)))
+    with pytest.raises(DoesNotFitError, match="'layer0': 128 groups exceed netx's 127 .*the backend 'lava'"):
+        write_netx(tmp_path / "a.net", _depthwise(128))
+    write_netx(tmp_path / "a.net", _depthwise(127))
     with pytest.raises(DoesNotFitError, match="kernel, stride, padding or dilation 128 exceeds Lava's 127"):
         check_lava_computes(chain(conv([[[[2]]]], stride=(1, 128)), shape=(1, 1, 200)))
+
+
+@needs_lava
+@pytest.mark.parametrize("sparse_nonzeros", [0, 1000])
+def test_trap_03_so_groups_are_put_together(sparse_nonzeros: int) -> None:
+    graph = _depthwise(130)
+    messages = torch.from_numpy(np.random.default_rng(0).integers(0, 2, size=(4, 2, 130, 2, 1)))
+    expected = EmulatorBackend().run(graph, messages)
+    assert 0 < int(expected.output.count_nonzero()) < expected.output.numel()
+    assert torch.equal(LavaBackend(sparse_nonzeros=sparse_nonzeros).run(graph, messages).output, expected.output)
 
 
 @needs_lava
@@ -274,9 +285,13 @@ def test_trap_12_graded_input_needs_message_bits_or_it_is_binarised(tmp_path: Pa
 
 
 def test_trap_13_every_file_beside_a_process_of_ones_own_is_executed() -> None:
-    """So the package defines no Lava process or process model."""
+    """So the package's own processes have a folder of their own, and their file does nothing but define them."""
+    own = ROOT / "deploy/lava_neuron"
+    assert sorted(file.name for file in own.glob("*.py")) == ["__init__.py", "process.py"]
+    tree = ast.parse((own / "process.py").read_text(encoding="utf-8"))
+    assert all(isinstance(node, ast.Import | ast.ImportFrom | ast.ClassDef) for node in tree.body[1:])
     bases = set()
-    for file in (ROOT / "deploy").glob("*.py"):
+    for file in set((ROOT / "deploy").rglob("*.py")) - set(own.glob("*.py")):
         tree = ast.parse(file.read_text(encoding="utf-8"))
         bases |= {ast.unparse(base) for node in ast.walk(tree) if isinstance(node, ast.ClassDef) for base in node.bases}
         assert "implements(" not in file.read_text(encoding="utf-8")
