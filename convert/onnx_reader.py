@@ -4,14 +4,13 @@ Each tensor is a constant array, the image (rounded or normalised so far), or a 
 has taken up yet. What depends on constants alone, tensor shapes included, is computed with ONNX's own reference.
 """
 
-import re
 from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
-from torch import nn
 
+from hardspike.convert.layer_names import layer_name
 from hardspike.convert.onnx_values import (
     Activation,
     Array,
@@ -153,10 +152,7 @@ class Reader:
 
     def append(self, name: str, layer: Layer, sources: tuple[str, ...], **tensors: Array) -> str:
         """Add a layer under a valid name not used before."""
-        unique = valid = _valid_name(name)
-        number = 2
-        while unique in self.shapes:
-            unique, number = f"{valid}_{number}", number + 1
+        unique = layer_name(name, self.shapes)
         self.built[unique] = Built(layer, sources, tensors)
         self.shapes[unique] = layer.output_shape(self.shapes[sources[0]])
         return unique
@@ -333,9 +329,3 @@ class Reader:
             return [np.asarray(array) for array in ReferenceEvaluator(model).run(None, given)]
         except Exception as error:  # it raises what numpy raises
             raise unsupported(node, f"its constants cannot be computed: {one_line(error)}") from None
-
-
-def _valid_name(name: str) -> str:
-    """Letters, digits and underscores, and nothing that an `nn.ModuleDict` has as an attribute."""
-    valid = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or "layer"
-    return f"{valid}_layer" if hasattr(nn.ModuleDict(), valid) else valid
