@@ -3,7 +3,7 @@
 The model is the definition at the top of process_graph.py, one ONNX operator per operation, and holds no float. What each
 integer operation must give is fixed by the ONNX standard, so any conforming runtime computes the chip's numbers:
 
-- Convolutions are `ConvInteger` with uint8 messages (wider ones in digits of 8 bits) and uint8 weights around a zero point.
+- Convolutions are `ConvInteger` with uint8 messages (wider ones in digits of 8 bits) and uint8 weights, around zero points.
   Not int8 weights: ONNX Runtime's kernels for uint8 times int8 saturate pairs of products at 16 bits on x86 without VNNI
   (its quantisation guide, section on reduce_range). Not `Conv` in float32, which is exact below 2^24 only where a runtime
   neither splits sums (Winograd) nor rounds inputs (TF32). Partial sums stay within `magnitude_bound`, so within int32.
@@ -38,15 +38,17 @@ def write_onnx_step(path: Path, graph: ProcessGraph) -> None:
 
     inputs:
         messages: int64 [B, *input shape], one step's, without constant channels; for coding `current` the bias mantissas.
-        LAYER/current, LAYER/potential: int64 [B, ..], what the last step left; 0 before the first step of a sample.
+        LAYER/current, LAYER/potential: int64 [B, ..], what the last step left; before the first step of a sample 0, and
+            what the metadata's `initial` say.
     outputs:
         LAYER/spikes: bool [B, ..].
         LAYER/current.next, LAYER/potential.next: int64 [B, ..], the inputs of the next step.
-        LAYER/potential.before_reset: int64 [B, ..], what was compared with the threshold.
+        LAYER/potential.compared: int64 [B, ..], what was compared with the threshold.
 
     Unit of states: weight / 2^state_shift. After `time_steps` steps the network's output is the last layer's
     `potential.next`, or the sum over steps of its spikes where it fires. The file's metadata say the rest: `kind`, `profile`,
-    `time_steps`, `output`, and as JSON `input` (the contract of messages), `scales` and `provenance`.
+    `time_steps`, `readout`, `output`, and as JSON `input` (the contract of messages), and by layer `initial` and `scales`,
+    and `provenance`.
 
     Raises DoesNotFitError for weights that span more than 255 steps, or sums beyond int32; no profile of ours has them.
     """
@@ -79,7 +81,9 @@ def _metadata(graph: ProcessGraph) -> dict[str, str]:
         "profile": graph.profile,
         "time_steps": str(graph.time_steps),
         "output": f"{output.name}/{'spikes' if output.neurons.spiking else 'potential.next'}",
+        "readout": graph.readout,
         "input": json.dumps(asdict(graph.input)),
+        "initial": json.dumps({layer.name: layer.neurons.initial for layer in graph.layers}),
         "scales": json.dumps({layer.name: layer.scale for layer in graph.layers}),
         "provenance": json.dumps(graph.provenance),
     }
@@ -94,8 +98,8 @@ class _StepWriter:
         self.constants: list[onnx.TensorProto] = []
         self.inputs: list[onnx.ValueInfoProto] = []
         self.outputs: list[onnx.ValueInfoProto] = []
-        # What each source sends as digits of 8 bits, least first: [B, *source shape] uint8.
-        self.digits: dict[str, list[str]] = {}
+        # What each source sends as digits of 8 bits, least first, [B, *source shape] uint8; and what stands for 0 in them.
+        self.digits: dict[str, tuple[list[str], int]] = {}
 
     def constant(self, name: str, value: NDArray[Any] | int, dtype: type = np.int64) -> str:
         self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value, dtype=dtype), name))
@@ -128,13 +132,17 @@ class _StepWriter:
             ends[len(contract.shape) + 2] = contract.constant_channels  # behind the last channel
             largest = self.constant(f"{INPUT}/largest", contract.message_max)
             value = self.add("Pad", f"{INPUT}/encoded", value, self.constant(f"{INPUT}/ends", ends), largest)
-        self.digits[INPUT] = []
+        zero = -contract.message_min
+        if zero:
+            value = self.combine("Add", f"{INPUT}/raised", value, zero)
+        digits: list[str] = []
+        self.digits[INPUT] = digits, zero
         for index in range(-(-contract.message_bits // DIGIT_BITS)):
             digit, name = value, f"{INPUT}/digit{index}"
             if contract.message_bits > DIGIT_BITS:
                 digit = self.combine("Div", f"{name}.shifted", digit, 1 << DIGIT_BITS * index)
                 digit = self.combine("Mod", f"{name}.rest", digit, 1 << DIGIT_BITS)
-            self.digits[INPUT].append(self.add("Cast", name, digit, to=TensorProto.UINT8))
+            digits.append(self.add("Cast", name, digit, to=TensorProto.UINT8))
 
     def layer(self, layer: GraphLayer) -> None:
         name, neurons, numerics = layer.name, layer.neurons, self.numerics
@@ -146,23 +154,51 @@ class _StepWriter:
         else:  # messages are biases; the current only ever decays
             mantissa = MESSAGES
         bias = self.combine("Mul", f"{name}/bias", mantissa, 1 << neurons.bias_exponent)
-        kept = self.decayed(f"{name}/potential.kept", self.state(layer, "potential"), neurons.potential_decay)
-        driven = self.add("Add", f"{name}/potential.driven", kept, current)
-        biased = self.add("Add", f"{name}/potential.biased", driven, bias)
-        ends = [
-            self.constant(f"{name}/potential.{end}", sign * numerics.state_max)
-            for end, sign in (("min", -1), ("max", 1))
-        ]
-        potential = self.add("Clip", f"{name}/potential.clipped", biased, *ends)
-        # A readout cannot exceed the largest potential, so it never fires.
-        threshold = neurons.threshold << numerics.state_shift if neurons.spiking else numerics.state_max
-        fired = self.combine("Greater", f"{name}/fired", potential, threshold)
-        after = self.add("Where", f"{name}/potential.after", fired, self.constant(f"{name}/reset", 0), potential)
+        drive = self.add("Add", f"{name}/drive", current, bias)
+        before = self.state(layer, "potential")
+        reset = self.emptied if neurons.reset_by is None else self.lowered
+        if neurons.order == "fire-first":
+            compared, fired = before, self.fired(layer, before)
+            if neurons.reset_by is None:
+                before = reset(layer, fired, before)
+            else:
+                drive = reset(layer, fired, drive)
+            after = self.integrated(layer, before, drive)
+        else:
+            compared = self.integrated(layer, before, drive)
+            fired = self.fired(layer, compared)
+            after = reset(layer, fired, compared)
         self.show(layer, "spikes", fired, TensorProto.BOOL)
         self.show(layer, "current.next", current)
         self.show(layer, "potential.next", after)
-        self.show(layer, "potential.before_reset", potential)
-        self.digits[name] = [self.add("Cast", f"{name}/sent", fired, to=TensorProto.UINT8)]
+        self.show(layer, "potential.compared", compared)
+        self.digits[name] = [self.add("Cast", f"{name}/sent", fired, to=TensorProto.UINT8)], 0
+
+    def integrated(self, layer: GraphLayer, potential: str, drive: str) -> str:
+        name, top = f"{layer.name}/potential", self.numerics.state_max
+        kept = self.decayed(f"{name}.kept", potential, layer.neurons.potential_decay)
+        driven = self.add("Add", f"{name}.driven", kept, drive)
+        ends = [self.constant(f"{name}.{end}", value) for end, value in (("min", -top), ("max", top))]
+        return self.add("Clip", f"{name}.clipped", driven, *ends)
+
+    def fired(self, layer: GraphLayer, potential: str) -> str:
+        # A readout cannot exceed the largest potential, so it never fires.
+        neurons, numerics = layer.neurons, self.numerics
+        threshold = neurons.threshold << numerics.state_shift if neurons.spiking else numerics.state_max
+        return self.combine("Greater", f"{layer.name}/fired", potential, threshold)
+
+    def emptied(self, layer: GraphLayer, fired: str, potential: str) -> str:
+        """The hard reset."""
+        return self.add("Where", f"{layer.name}/emptied", fired, self.constant(f"{layer.name}/nothing", 0), potential)
+
+    def lowered(self, layer: GraphLayer, fired: str, value: str) -> str:
+        """The soft reset, of a potential or of what is added to it."""
+        assert layer.neurons.reset_by is not None
+        spikes = self.add("Cast", f"{layer.name}/spikes.whole", fired, to=TensorProto.INT64)
+        subtracted = layer.neurons.reset_by << self.numerics.state_shift
+        return self.add(
+            "Sub", f"{layer.name}/lowered", value, self.combine("Mul", f"{layer.name}/lost", spikes, subtracted)
+        )
 
     def decayed(self, name: str, state: str, decay: int) -> str:
         """sign(x) * ((|x| * (2^D - decay)) >> D)."""
@@ -185,12 +221,13 @@ class _StepWriter:
         for number, synapse in enumerate(layer.synapses):
             name = f"{layer.name}/synapse{number}"
             unit = self.weight(name, layer, synapse)
-            for index, digit in enumerate(self.digits[synapse.source]):
+            digits, zero = self.digits[synapse.source]
+            for index, digit in enumerate(digits):
                 term = f"{name}.digit{index}"
                 if isinstance(synapse, ConvSynapse):
-                    sums = self.convolution(term, name, digit, synapse)
+                    sums = self.convolution(term, name, digit, zero, synapse)
                 else:
-                    sums = self.product(term, name, digit)
+                    sums = self.product(term, name, digit, zero)
                 wide = self.add("Cast", f"{term}.wide", sums, to=TensorProto.INT64)
                 terms.append(self.combine("Mul", f"{term}.weighed", wide, unit << DIGIT_BITS * index))
         total = terms[0]
@@ -222,13 +259,13 @@ class _StepWriter:
         self.constant(f"{name}.zero", -low, np.uint8)
         return unit
 
-    def convolution(self, output: str, name: str, digit: str, synapse: ConvSynapse) -> str:
+    def convolution(self, output: str, name: str, digit: str, zero: int, synapse: ConvSynapse) -> str:
         return self.add(
             "ConvInteger",
             output,
             digit,
             f"{name}.weight",
-            self.constant(f"{output}.zero", 0, np.uint8),
+            self.constant(f"{output}.zero", zero, np.uint8),
             f"{name}.zero",
             kernel_shape=synapse.weight.shape[2:],
             strides=synapse.stride,
@@ -237,7 +274,9 @@ class _StepWriter:
             group=synapse.groups,
         )
 
-    def product(self, output: str, name: str, digit: str) -> str:
+    def product(self, output: str, name: str, digit: str, zero: int) -> str:
         flat = self.add("Flatten", f"{output}.flat", digit, axis=1)
         whole = self.add("Cast", f"{output}.messages", flat, to=TensorProto.INT32)
+        if zero:
+            whole = self.add("Sub", f"{output}.signed", whole, self.constant(f"{output}.zero", zero, np.int32))
         return self.add("MatMul", output, whole, f"{name}.weight")

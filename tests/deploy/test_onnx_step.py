@@ -9,6 +9,7 @@ import onnx
 import pytest
 import small_networks
 import torch
+from random_dags import random_dag, random_dag_messages
 from random_graphs import CASES, NUMERICS, GraphCase, build, random_messages
 from step_runner import run_steps
 from torch import Tensor
@@ -52,16 +53,31 @@ def test_random_graphs(case: GraphCase, tmp_path: Path) -> None:
     assert assert_equal_integers(graph, random_messages(case, graph, 3), tmp_path / "step.onnx") > 10
 
 
-def test_two_synapses_narrow_states_and_firing_outputs(tmp_path: Path) -> None:
-    """DAGs; every third graph wraps currents and clips potentials, every fourth decays both states."""
+def test_random_dags_of_every_neuron_form(tmp_path: Path) -> None:
+    """Several synapses, soft resets, initial potentials, fire first, signed spikes, weight exponents."""
+    graphs = [random_dag(seed) for seed in range(14)]
+    forms = {form for graph in graphs for layer in graph.layers for form in layer.neurons.extensions}
+    assert forms == {"soft", "initial", "fire-first"}
+    assert {graph.input.coding for graph in graphs} == {"graded", "binary", "signed"}
+    spikes = 0
+    for seed, graph in enumerate(graphs):
+        spikes += assert_equal_integers(graph, random_dag_messages(graph, seed, 2), tmp_path / "step.onnx")
+    assert spikes > 1000
+
+
+def test_narrow_states_and_firing_outputs(tmp_path: Path) -> None:
+    """Every third graph wraps currents and clips potentials, every fourth decays both states."""
     spikes, firing, joined = 0, 0, 0
-    for seed in range(12):
+    for seed in range(8):
         graph = toy_graph(seed)
+        if seed % 2:
+            fires = replace(graph.output.neurons, spiking=True, threshold=20)
+            graph = replace(graph, layers=(*graph.layers[:-1], replace(graph.output, neurons=fires)))
         firing += graph.output.neurons.spiking
         joined += not graph.is_chain
-        messages = torch.cat([encode_images(toy_image(number), graph.input) for number in range(20)])
+        messages = torch.cat([encode_images(toy_image(number), graph) for number in range(20)])
         spikes += assert_equal_integers(graph, messages, tmp_path / "step.onnx")
-    assert spikes > 1000 and firing > 1 and joined > 5
+    assert spikes > 1000 and firing > 3 and joined > 3
 
 
 @pytest.mark.parametrize(
@@ -71,7 +87,7 @@ def test_deployed_networks(name: str, tmp_path: Path) -> None:
     """Folded pools, constant channels, bias per position, leak."""
     architecture = small_networks.ARCHITECTURES[name]
     graph, _ = quantize_network(fold_network(small_networks.build(architecture)), load_profile("loihi2"))
-    messages = encode_images(small_networks.images(architecture, 4), graph.input)
+    messages = encode_images(small_networks.images(architecture, 4), graph)
     assert assert_equal_integers(graph, messages, tmp_path / "step.onnx") > 100
 
 
@@ -134,12 +150,18 @@ def test_the_file_says_what_it_is(tmp_path: Path) -> None:
     assert json.loads(metadata["scales"]) == {"conv0": 100.0, "conv1": 100.0, "output": 50.0}
     assert json.loads(metadata["provenance"]) == {"seed": "3"}
     contract = json.loads(metadata["input"])
-    assert contract == {"shape": [2, 7, 5], "coding": "graded", "message_bits": 8, "constant_channels": 1}
+    assert contract == {
+        "shape": [2, 7, 5],
+        "coding": "graded",
+        "message_bits": 8,
+        "constant_channels": 1,
+        "poisson": None,
+    }
     names = {output.name for output in model.graph.output}
     assert names == {
         f"{layer.name}/{what}"
         for layer in graph.layers
-        for what in ("spikes", "current.next", "potential.next", "potential.before_reset")
+        for what in ("spikes", "current.next", "potential.next", "potential.compared")
     }
     floats = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16}
     assert not floats & {constant.data_type for constant in model.graph.initializer}

@@ -23,23 +23,24 @@ class StepTrace:
 
 
 def run_steps(path: Path, messages: Array) -> StepTrace:
-    """messages: int64 [B, ..], or [T, B, ..] where the file's input is binary."""
+    """messages: int64 [B, ..], or [T, B, ..] where the file's input has its own at every step."""
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     metadata = session.get_modelmeta().custom_metadata_map
-    is_binary = json.loads(metadata["input"])["coding"] == "binary"
-    batch = messages.shape[1] if is_binary else messages.shape[0]
-    shapes = {value.name: [batch, *value.shape[1:]] for value in session.get_inputs() if "/" in value.name}
-    states = {name: np.zeros(shape, dtype=np.int64) for name, shape in shapes.items()}
+    has_time = json.loads(metadata["input"])["coding"] in ("binary", "signed")
+    batch = messages.shape[1] if has_time else messages.shape[0]
+    shapes = {value.name: [batch, *value.shape[1:]] for value in session.get_inputs() if value.name != "messages"}
+    initial = {f"{layer}/potential": value for layer, value in json.loads(metadata["initial"]).items()}
+    states = {name: np.full(shape, initial.get(name, 0), dtype=np.int64) for name, shape in shapes.items()}
     names = [value.name for value in session.get_outputs()]
     trace, sums = StepTrace(), None
     for step in range(int(metadata["time_steps"])):
-        now = messages[step] if is_binary else messages
+        now = messages[step] if has_time else messages
         results = dict(zip(names, session.run(None, {"messages": now, **states}), strict=True))
         states = {name: results[f"{name}.next"] for name in states}
         for layer in {name.rsplit("/", 1)[0] for name in states}:
             trace.spikes.setdefault(layer, []).append(results[f"{layer}/spikes"])
             trace.currents.setdefault(layer, []).append(results[f"{layer}/current.next"])
-            trace.potentials.setdefault(layer, []).append(results[f"{layer}/potential.before_reset"])
+            trace.potentials.setdefault(layer, []).append(results[f"{layer}/potential.compared"])
         output = results[metadata["output"]].astype(np.int64)
         counts = metadata["output"].endswith("/spikes")
         sums = output if sums is None or not counts else sums + output
