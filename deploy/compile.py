@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from hardspike.deploy.fold import StepNorms, fold_network
+from hardspike.deploy.fold import FoldedNetwork, StepNorms, fold_network
 from hardspike.deploy.layer_scale import LayerFit
 from hardspike.deploy.process_graph import ProcessGraph
 from hardspike.deploy.quantize import quantize_network
@@ -22,6 +22,8 @@ class DeploySettings:
     overflow: `proven`, no input can make a current wrap; `counted`, scales are not lowered for that, and overflows are counted
     on validation images.
     step_norms: of batch norms per timestep: `refuse`, or `mean` for their mean over the steps, which changes the network.
+    finetune_epochs: of training through the integers (`integer_training`), with the objective of the last stage that trained;
+        0 for none. finetune_learning_rate: its first one.
     """
 
     enabled: bool = True
@@ -31,12 +33,17 @@ class DeploySettings:
     scale: str = "max"
     overflow: Literal["proven", "counted"] = "proven"
     step_norms: StepNorms = "refuse"
+    finetune_epochs: int = 0
+    finetune_learning_rate: float = 0.01
 
     def __post_init__(self) -> None:
         parse_scale_rule(self.scale)
         require("deploy.overflow", self.overflow, self.overflow in ("proven", "counted"), "use 'proven' or 'counted'")
         require("deploy.step_norms", self.step_norms, self.step_norms in ("refuse", "mean"), "use 'refuse' or 'mean'")
         require("deploy.input_bits", self.input_bits, 1 <= self.input_bits <= 16, "use 1 to 16")
+        require("deploy.finetune_epochs", self.finetune_epochs, self.finetune_epochs >= 0, "use 0 (none) or more")
+        rate = self.finetune_learning_rate
+        require("deploy.finetune_learning_rate", rate, rate > 0, "use a positive value")
         allowed = load_profile(self.profile).numerics.weight_bits
         require(
             "deploy.weight_bits", self.weight_bits, self.weight_bits in allowed, f"{self.profile} has {sorted(allowed)}"
@@ -50,10 +57,16 @@ def compile_network(
 
     Raises UnsupportedLayerError or DoesNotFitError, naming layer, value, limit, profile key and remedy.
     """
-    profile = load_profile(settings.profile)
+    return compile_folded(fold_network(snn, step_norms=settings.step_norms), settings, provenance)
+
+
+def compile_folded(
+    folded: FoldedNetwork, settings: DeploySettings, provenance: dict[str, str] | None = None
+) -> tuple[ProcessGraph, list[LayerFit]]:
+    """The same of a network that is folded already. Raises DoesNotFitError."""
     return quantize_network(
-        fold_network(snn, step_norms=settings.step_norms),
-        profile,
+        folded,
+        load_profile(settings.profile),
         weight_bits=settings.weight_bits,
         input_bits=settings.input_bits,
         scale=settings.scale,

@@ -50,10 +50,6 @@ class _Dynamics:
     wraps: bool
 
     @property
-    def threshold_state(self) -> int:
-        return self.neurons.threshold << self.numerics.state_shift
-
-    @property
     def surrogate_threshold(self) -> int:
         # v > mantissa << shift is v >= (mantissa + 1) << shift wherever v is a multiple of 1 << shift (no leak).
         return (self.neurons.threshold + 1) << self.numerics.state_shift
@@ -66,6 +62,11 @@ class _Dynamics:
     @property
     def reset(self) -> Reset:
         return "hard" if self.neurons.reset_by is None else "soft"
+
+    @property
+    def initial_share(self) -> float:
+        """The first potential as a share of the threshold, as float neurons have it; rounding may have made it 1, which they may not."""
+        return min(max(self.neurons.initial / self.surrogate_threshold, 0.0), 1 - 2**-10)
 
     def kept(self, decay: int) -> float:
         return self.numerics.kept(decay)
@@ -84,7 +85,8 @@ class _Dynamics:
 class _Fire(torch.autograd.Function):
     """Integer neuron dynamics forward; backpropagation through time on the potentials mapped back to float units.
 
-    Input: synaptic input already shifted to state units. Truncation, wrap and saturation pass the gradient straight through.
+    Input: synaptic input already shifted to state units, effective bias, and the threshold, a scalar, in the same units; all
+    three have gradients. Truncation, wrap and saturation pass the gradient straight through.
     """
 
     @staticmethod
@@ -92,6 +94,7 @@ class _Fire(torch.autograd.Function):
         ctx: Any,
         added_TB: Tensor,
         bias: Tensor,
+        threshold_state: Tensor,
         dynamics: _Dynamics,
         surrogate: LayerSurrogate,
         detach_reset: bool,
@@ -104,7 +107,7 @@ class _Fire(torch.autograd.Function):
         currents = torch.empty_like(potentials) if record is not None or by_rate else None
         wrapped = torch.zeros(potentials.shape, dtype=torch.bool) if record is not None and dynamics.wraps else None
         spikes = torch.empty_like(potentials) if neurons.spiking else torch.zeros(1)
-        threshold, subtracted = float(dynamics.threshold_state), dynamics.subtracted
+        threshold, subtracted = float(threshold_state), dynamics.subtracted
         fires_first = neurons.order == "fire-first" and neurons.spiking
         current, after = torch.zeros_like(potentials[0]), torch.full_like(potentials[0], neurons.initial)
         for t, added in enumerate(added_TB):
@@ -140,7 +143,7 @@ class _Fire(torch.autograd.Function):
         ctx.dynamics, ctx.surrogate, ctx.detach_reset = dynamics, surrogate, detach_reset
         ctx.mean_current = currents.mean(0) + bias if currents is not None and by_rate else None
         ctx.save_for_backward(potentials, spikes)
-        ctx.dtype = added_TB.dtype
+        ctx.dtype, ctx.bias_shape = added_TB.dtype, bias.shape
         return spikes if neurons.spiking else potentials
 
     @staticmethod
@@ -148,23 +151,33 @@ class _Fire(torch.autograd.Function):
         potentials, spikes = ctx.saved_tensors
         dynamics: _Dynamics = ctx.dynamics
         neurons = dynamics.neurons
+        _, need_bias, need_threshold, *_ = ctx.needs_input_grad
+        grad_threshold = None
         if neurons.spiking:
-            grad_current, _, _ = through_time(
+            grad_current, grad_threshold, _ = through_time(
                 grad_outputs[0],
                 potentials,
                 spikes,
                 torch.tensor(dynamics.surrogate_threshold, dtype=potentials.dtype),
                 dynamics.kept(neurons.potential_decay),
-                NeuronSettings(detach_reset=ctx.detach_reset, reset=dynamics.reset, order=neurons.order),
+                NeuronSettings(
+                    detach_reset=ctx.detach_reset,
+                    reset=dynamics.reset,
+                    order=neurons.order,
+                    initial_potential=dynamics.initial_share if need_threshold else 0.0,
+                ),
                 ctx.surrogate,
+                need_threshold=need_threshold,
                 mean_current=ctx.mean_current,
                 unit=dynamics.unit,
             )
             grad_current /= dynamics.unit
+            grad_threshold = None if grad_threshold is None else grad_threshold / dynamics.unit
         else:  # the output is v itself
             grad_current = _discounted(grad_outputs[0], dynamics.kept(neurons.potential_decay))
+        grad_bias = grad_current.sum(0).sum_to_size(ctx.bias_shape) if need_bias else None
         grad_current = _discounted(grad_current, dynamics.kept(neurons.current_decay))
-        return grad_current.to(ctx.dtype), None, None, None, None, None
+        return grad_current.to(ctx.dtype), grad_bias, grad_threshold, None, None, None, None
 
 
 def _discounted(grad_TB: Tensor, kept: float) -> Tensor:
@@ -221,6 +234,10 @@ class Emulator(nn.Module):
             }
         )
         self._bias = {layer.name: self._effective_bias(layer) for layer in graph.layers}
+        self._threshold = {
+            layer.name: torch.tensor(float(layer.neurons.threshold << graph.numerics.state_shift))
+            for layer in graph.layers
+        }
         self._dynamics = {layer.name: self._constants(layer) for layer in graph.layers}
         self._watched: dict[str, Tensor] | None = None
 
@@ -311,7 +328,8 @@ class Emulator(nn.Module):
                 bias = encoded.to(bias.dtype) * float(1 << layer.neurons.bias_exponent)
             record: dict[str, Tensor] | None = {} if keep_states else None
             differentiated = surrogate_of((self, layer.name)), detaches_reset(self.detach_reset)
-            fired_TB: Tensor = _fire(accumulated, bias, self._dynamics[layer.name], *differentiated, record)
+            threshold, dynamics = self._threshold[layer.name], self._dynamics[layer.name]
+            fired_TB: Tensor = _fire(accumulated, bias, threshold, dynamics, *differentiated, record)
             if self.faults is not None and layer.neurons.spiking:
                 fired_TB = self.faults(layer.name, fired_TB, encoded if is_static else encoded.transpose(0, 1))
             if states is not None:

@@ -140,17 +140,25 @@ class FoldedNetwork:
         return images.double() if self.input.bits is None else quantised(images.double(), self.input.bits)
 
 
-def fold_network(network: SpikingNetwork, *, step_norms: StepNorms = "refuse") -> FoldedNetwork:
+def fold_network(
+    network: SpikingNetwork, *, step_norms: StepNorms = "refuse", differentiable: bool = False
+) -> FoldedNetwork:
     """Fold a spiking network in evaluation mode; its neuron layers and its last layer become the layers, by name.
 
     A network that ends with neurons gets an output layer `NAME_output` that counts their spikes.
 
     step_norms: what to do with batch norms of their own at each step (BNTT), which no fixed weight can follow: `refuse`
         them, or replace each by its `mean` over the steps, and say in `FoldedNetwork.step_norms` how far the steps differ.
+    differentiable: weights and biases have gradients to the network's parameters; batch statistics are constants.
 
     Raises UnsupportedLayerError, naming the layer and what to change, for an ANN, for a batch norm per step unless replaced,
     and for two convolutions without neurons between where the second one's padding makes one kernel wrong.
     """
+    with torch.set_grad_enabled(differentiable):
+        return _folded(network, step_norms)
+
+
+def _folded(network: SpikingNetwork, step_norms: StepNorms) -> FoldedNetwork:
     graph = build_graph(network)
     spread = spreads(graph)
     if spread and step_norms == "refuse":

@@ -49,7 +49,7 @@ def quantize_network(
 
     contracts = _contracts(folded, profile, weight_bits, input_bits)
     if contracts[0].poisson is not None and contracts[0].coding == "binary":
-        folded = _on_two_channels(folded)
+        folded = on_two_channels(folded)
 
     def fit(layer: FoldedLayer, contract: InputContract) -> Fitted:
         proven = overflow == "proven"
@@ -111,7 +111,7 @@ def _best(contracts: Sequence[InputContract], fit: Callable[[InputContract], Fit
     return max(scales, key=lambda contract: scales[contract])
 
 
-def _on_two_channels(folded: FoldedNetwork) -> FoldedNetwork:
+def on_two_channels(folded: FoldedNetwork) -> FoldedNetwork:
     """The same network reading positive and negative spikes apart: weights w on the first half of the channels, -w on the second."""
     layers = tuple(replace(layer, synapses=tuple(map(_doubled, layer.synapses))) for layer in folded.layers)
     return replace(folded, layers=layers)

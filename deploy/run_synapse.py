@@ -26,6 +26,12 @@ class RunSynapse(nn.Module):
             self.block, weight, self.stride, self.padding = split_block_kernel(synapse, source)
         self.register_buffer("weight", torch.from_numpy(weight).to(dtype) * factor, persistent=False)
 
+    def unsplit(self, factor: int = 1) -> None:
+        """Run the whole kernel, though it is made of blocks; factor: as when made."""
+        if isinstance(self.synapse, ConvSynapse):
+            self.block, self.stride, self.padding = (1, 1), self.synapse.stride, self.synapse.padding
+            self.weight = torch.from_numpy(self.synapse.weight).to(self.weight.dtype) * factor
+
     def forward(self, messages: Tensor) -> Tensor:
         """messages: [N, *source shape] of any dtype; the sums [N, *target shape] are in the weights' dtype."""
         return self.respond(messages.to(self.weight.dtype), self.weight)

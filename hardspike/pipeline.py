@@ -20,6 +20,7 @@ from hardspike.deploy.compile import compile_network
 from hardspike.deploy.energy import NOT_PRICED
 from hardspike.deploy.graph_file import load_graph, save_graph
 from hardspike.deploy.input_coding import encode_images, quantize_images
+from hardspike.deploy.integer_training import IntegerNetwork
 from hardspike.deploy.netx_file import write_netx
 from hardspike.deploy.overflow import count_overflows
 from hardspike.deploy.replay import Replayed, ReplaySet, replay, replay_sets
@@ -140,7 +141,16 @@ class Pipeline:
         if current_group().leads:
             save_network(self.folder.snn, snn, made_by=self.folder.key("convert"))
 
-    def _fit(self, stage: str, network: SpikingNetwork, splits: Splits, settings: FitSettings, seed: int) -> None:
+    def _fit(
+        self,
+        stage: str,
+        network: SpikingNetwork,
+        splits: Splits,
+        settings: FitSettings,
+        seed: int,
+        device: str | None = None,
+    ) -> None:
+        """device: where other than on the recipe's."""
         fit(
             network,
             splits,
@@ -149,13 +159,16 @@ class Pipeline:
             state_path=self.folder.state(stage),
             identity=self.folder.key(stage),
             on_epoch=self._watch(stage, settings.epochs),
-            device=self.folder.recipe.device,
+            device=device or self.folder.recipe.device,
         )
 
     def deploy(self) -> None:
+        self._finetune_integers()
+        if not current_group().leads:
+            return
         self.progress.begin("deploy", 4)
         provenance = {"run": self.folder.recipe.name, "snn": self.folder.key("convert")}
-        graph, fits = compile_network(load_network(self.folder.snn), self.folder.recipe.deploy, provenance)
+        graph, fits = compile_network(load_network(self.folder.compiled), self.folder.recipe.deploy, provenance)
         self.progress.advance(note="quantised")
         save_graph(self.folder.graph, graph)
         self.progress.advance(note="process graph")
@@ -173,9 +186,20 @@ class Pipeline:
         write_json(self.folder.overflows, {name: asdict(found) for name, found in overflows.items()})
         self.progress.advance(note="overflows counted")
 
+    def _finetune_integers(self) -> None:
+        recipe = self.folder.recipe
+        settings = recipe.finetuning()
+        if settings is None:
+            return
+        thresholds = recipe.last_training.trainable_thresholds
+        network = IntegerNetwork(load_network(self.folder.snn), recipe.deploy, trainable_thresholds=thresholds)
+        self._fit("deploy", network, self.splits(), settings, recipe.network.seed + 2, device="cpu")
+        if current_group().leads:
+            save_network(self.folder.compiled, network.as_float(), made_by=self.folder.key("deploy"))
+
     def verify(self) -> None:
         rows = verify_network(
-            load_network(self.folder.snn),
+            load_network(self.folder.compiled),
             load_graph(self.folder.graph),
             self.folder.net,
             self.splits().test,
@@ -285,7 +309,7 @@ class Pipeline:
 
 
 # Stages that several processes under torchrun do together; the others are the leader's.
-SHARED = ("train", "convert", "attack")
+SHARED = ("train", "convert", "deploy", "attack")
 STAGE_FUNCTIONS: dict[str, Callable[[Pipeline], None]] = {
     "train": Pipeline.train,
     "convert": Pipeline.convert,

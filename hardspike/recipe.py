@@ -14,12 +14,14 @@ import tomli_w
 from hardspike.attack.settings import AttackSettings
 from hardspike.convert.conversion import ConvertSettings
 from hardspike.deploy.compile import DeploySettings
+from hardspike.deploy.integer_training import finetuning
 from hardspike.deploy.replay import ReplaySettings
 from hardspike.deploy.verify import VerifySettings
 from hardspike.snn.errors import FileError, SettingsError, unknown_name
 from hardspike.snn.ranges import require
 from hardspike.snn.settings import DataSettings, NetworkSettings
 from hardspike.train.first_network import TrainSettings
+from hardspike.train.settings import FitSettings
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -95,6 +97,7 @@ class Recipe:
         targets = tuple(target for target in self.attack.targets if target not in self.missing_networks())
         require("attack.targets", self.attack.targets, bool(targets), "none of these networks is made by this recipe")
         object.__setattr__(self, "attack", replace(self.attack, targets=targets))
+        self.finetuning()
         self.control_recipe()
 
     @property
@@ -111,10 +114,23 @@ class Recipe:
         first = {"ann"} if self.train.time_steps > 0 else set()
         return first if self.deploy.enabled else first | {"quantised", "deployed"}
 
+    @property
+    def last_training(self) -> TrainSettings | ConvertSettings:
+        """Of the stage that trained the float network last."""
+        return self.convert if self.convert.epochs else self.train
+
+    def finetuning(self) -> FitSettings | None:
+        """How the integers are trained, as the last stage before trained the float network; None where they are not."""
+        if not (self.deploy.enabled and self.deploy.finetune_epochs):
+            return None
+        return finetuning(self.last_training, self.deploy)
+
     def training(self) -> str:
         """How the spiking network was made, in words."""
-        first = f"{self.train.objective} {'SNN' if self.train.time_steps else 'ANN'}"
-        return f"{first}, {self.convert.objective} finetuning" if self.convert.epochs else first
+        made = f"{self.train.objective} {'SNN' if self.train.time_steps else 'ANN'}"
+        made += f", {self.convert.objective} finetuning" if self.convert.epochs else ""
+        integers = self.finetuning()
+        return made if integers is None else f"{made}, {integers.objective} finetuning of the integers"
 
     def control_recipe(self) -> "Recipe | None":
         """The recipe of the control network, or None where no field is changed."""

@@ -26,6 +26,8 @@ class RunFolder:
     def __init__(self, path: Path, recipe: Recipe) -> None:
         self.path, self.recipe = path, recipe
         self.ann, self.snn, self.graph = path / "ann.safetensors", path / "snn.safetensors", path / "graph.safetensors"
+        # The float network that the graph was compiled from.
+        self.compiled = path / "finetuned.safetensors" if recipe.deploy.finetune_epochs else self.snn
         self.net, self.fit, self.equalities = path / "network.net", path / "fit.json", path / "verify.json"
         self.overflows = path / "overflow.json"
         self.attacks, self.traces = path / "adversarial", path / "traces"

@@ -34,7 +34,8 @@ NORMALISED = f"{INPUT}.normalised"
 def build_graph(network: SpikingNetwork) -> Graph:
     """The network's layers as operators; a batch norm is a factor and a shift, a bias a shift, dropout nothing.
 
-    A network that ends with neurons gets one more node, the spikes themselves, since the output layer never fires.
+    A network that ends with neurons gets one more node, the spikes themselves, since the output layer never fires. Where
+    gradients are enabled they run from the operators' numbers to the parameters, but for the neurons' own.
     Raises UnsupportedLayerError for an ANN.
     """
     if network.time_steps is None:
@@ -125,7 +126,7 @@ class _Builder:
 
 
 def _double(parameter: Tensor) -> Tensor:
-    return parameter.detach().double()
+    return parameter.double() if torch.is_grad_enabled() else parameter.detach().double()
 
 
 def _bias(bias: Tensor | None, shape: tuple[int, ...]) -> list[Shift]:
