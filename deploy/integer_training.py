@@ -14,7 +14,7 @@ have surrogate gradients on the integer potentials, see emulator.py. Leaks have 
 rounding the weights of the constant channel did, so their sum is round(s b), and the mantissa carries the gradient of both.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -150,7 +150,12 @@ class TrainedEmulator(Emulator):
     """
 
     def __init__(
-        self, graph: ProcessGraph, folded: FoldedNetwork, thresholds: dict[str, Tensor], *, detach_reset: bool = False
+        self,
+        graph: ProcessGraph,
+        folded: FoldedNetwork,
+        thresholds: Mapping[str, Tensor],
+        *,
+        detach_reset: bool = False,
     ) -> None:
         super().__init__(graph, detach_reset=detach_reset)
         if graph.input.poisson is not None and graph.input.coding == "binary":

@@ -78,7 +78,9 @@ def message_bits(graph: ProcessGraph, source: str) -> int:
 def lava_groups(synapse: ConvSynapse) -> tuple[int, IntArray]:
     """At most INT8_MAX groups, larger ones where there are more: with zeros between what were groups of their own."""
     outputs, inputs = len(synapse.weight) // synapse.groups, synapse.weight.shape[1]
-    together = next(n for n in range(1, synapse.groups + 1) if synapse.groups % n == 0 and synapse.groups // n <= INT8_MAX)
+    together = next(
+        n for n in range(1, synapse.groups + 1) if synapse.groups % n == 0 and synapse.groups // n <= INT8_MAX
+    )
     weight = np.zeros((len(synapse.weight), inputs * together, *synapse.weight.shape[2:]), dtype=np.int32)
     for member in range(together):
         rows = np.arange(len(weight)) // outputs % together == member

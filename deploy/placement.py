@@ -266,7 +266,7 @@ class _Layers:
         ]
         incoming = [self.stored[id(synapse)] for synapse in layer.synapses]
         # A reset by subtraction takes a second compartment where the chip only resets to zero.
-        soft = getattr(layer.neurons, "reset_by", None) is not None
+        soft = layer.neurons.reset_by is not None
         native = self.profile.integers is None or "soft" in self.profile.integers.resets
         compartments = 2 if soft and not native and self.cores.packing == "loihi1" else 1
 

@@ -88,7 +88,9 @@ def test_the_trained_logits_are_those_of_the_network_that_is_deployed(name: str,
     images = pictures(FORMS[name], 6)
     logits = trained(network, images, 3)
     graph, _ = compile_network(network.as_float(), chosen)
-    assert any((a.synapses[0].weight != b.synapses[0].weight).any() for a, b in zip(before.layers, graph.layers))
+    assert any(
+        (a.synapses[0].weight != b.synapses[0].weight).any() for a, b in zip(before.layers, graph.layers, strict=True)
+    )
     assert_same_integers(network.graph, graph)
     assert logits.requires_grad and torch.equal(logits, Emulator(graph)(images))
     assert torch.equal(logits, network.eval()(images))

@@ -61,7 +61,10 @@ def test_emulator_equals_lava_and_the_net_file_through_netx(case: GraphCase, tmp
     assert all(int(counts.sum()) for counts in expected.spikes.values()), "a silent layer proves nothing"
     lava = LavaBackend().run(graph, messages, keep_states=True)
     assert_equal(lava, expected)
-    assert lava.states is not None and lava.states.currents.keys() == lava.states.potentials.keys() == lava.states.spikes.keys()
+    assert (
+        lava.states is not None
+        and lava.states.currents.keys() == lava.states.potentials.keys() == lava.states.spikes.keys()
+    )
     path = tmp_path / "a.net"
     write_netx(path, graph)
     held = netx_graph_differences(path, graph)
