@@ -35,16 +35,15 @@ from hardspike.commands import (
     Verify,
 )
 from hardspike.comparison import COLUMNS, comparison, markdown, values
-from hardspike.convert.onnx_out import save_onnx
 from hardspike.deploy.replay import BACKENDS
 from hardspike.dry_run import dry_run
+from hardspike.export import export
 from hardspike.measure import measure
 from hardspike.pipeline import Pipeline
 from hardspike.recipe import read_recipe
 from hardspike.run_folder import RunFolder
 from hardspike.show import Bars, show_dry_run, table
 from hardspike.snn.atomic import write_text
-from hardspike.snn.checkpoint import load_network
 from hardspike.snn.errors import HardspikeError, SettingsError
 from hardspike.snn.parallel import current_group
 from hardspike.snn.progress import Silent
@@ -110,10 +109,8 @@ def _execute(command: Output, console: Console) -> int:
     if isinstance(command, Sweep):
         return _sweep(command, console)
     if isinstance(command, Export):
-        folder = RunFolder.open(command.run)
-        folder.require("convert")
-        save_onnx(command.onnx, load_network(folder.ann))
-        Console().print(f"ONNX: {command.onnx}", markup=False, highlight=False, soft_wrap=True)
+        for line in export(command, RunFolder.open(command.run)):
+            Console().print(line, markup=False, highlight=False, soft_wrap=True)
         return 0
     if isinstance(command, Run) and command.dry_run:
         return _dry_run(command)

@@ -131,11 +131,17 @@ class Report(Stage):
 
 @dataclass(frozen=True, kw_only=True)
 class Export(Output):
-    """Write a run's ANN as an ONNX file: images in [0, 1] in, logits out, normalisation inside."""
+    """Write a run's networks as files of other tools."""
 
     run: RunPath
-    onnx: Annotated[Path, tyro.conf.arg(metavar="FILE.onnx")]
-    """The file to write."""
+    onnx: Annotated[Path | None, tyro.conf.arg(metavar="FILE.onnx")] = None
+    """The ANN as ONNX: images in [0, 1] in, logits out, normalisation inside."""
+    nir: Annotated[Path | None, tyro.conf.arg(metavar="FILE.nir")] = None
+    """The float spiking network as NIR, for snnTorch, SpikingJelly, Norse, sinabs and others."""
+    onnx_step: Annotated[Path | None, tyro.conf.arg(metavar="FILE.onnx")] = None
+    """One timestep of the deployed integers as ONNX: messages and states in, spikes and states out."""
+    net: Annotated[Path | None, tyro.conf.arg(metavar="FILE.net")] = None
+    """The deployed integers as a .net file for lava-dl's netx (chains)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -120,7 +120,7 @@ class Pipeline:
     def _take_given_network(self) -> None:
         recipe, splits = self.folder.recipe, self.splits()
         made = first_network(recipe.train, recipe.network, splits)
-        given = given_network(Path(recipe.train.network_file), made, recipe.network, splits)
+        given = given_network(Path(recipe.train.network_file), made, recipe.network, splits, dt=recipe.train.network_dt)
         steps = recipe.train.time_steps or None
         if given.time_steps != steps:
             raise SettingsError(

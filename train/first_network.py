@@ -13,7 +13,9 @@ from hardspike.train.settings import FitSettings, ObjectiveName, check_fit
 class TrainSettings(FitSettings):
     """time_steps: 0 for an ANN, or the timesteps of a spiking network that is trained end to end.
 
-    network_file: a trained network that is taken in place of training (`.onnx`, or `.safetensors`, see `convert.given_network`).
+    network_file: a trained network that is taken in place of training (`.onnx`, `.nir`, or `.safetensors`, see
+    `convert.given_network`). network_dt: seconds per timestep of a NIR file that does not say it; 1e-4 for snnTorch's and
+    SpikingJelly's.
     trainable_thresholds, trainable_leaks: of a spiking network (and of an ANN's clip-floor activation, whose threshold
     always trains). The other fields are those of every training, see `FitSettings`.
     """
@@ -21,6 +23,7 @@ class TrainSettings(FitSettings):
     objective: ObjectiveName = "adversarial"
     time_steps: int = 0
     network_file: str = ""
+    network_dt: float = 1e-4
     trainable_thresholds: bool = False
     trainable_leaks: bool = False
 
@@ -28,6 +31,7 @@ class TrainSettings(FitSettings):
         require(
             "train.time_steps", self.time_steps, self.time_steps >= 0, "use 0 for an ANN, or the number of timesteps"
         )
+        require("train.network_dt", self.network_dt, self.network_dt > 0, "use a positive number of seconds")
         check_fit("train", self)
 
 

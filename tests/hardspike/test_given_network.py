@@ -1,15 +1,21 @@
 """A network that was trained elsewhere takes the place of the first stage: ONNX, our own file, an official checkpoint."""
 
+import shutil
 from pathlib import Path
 
+import h5py
 import pytest
 import safetensors.torch
 import torch
 from official_code import filled, resnet_keys
 
 from hardspike.convert.given_network import given_network
+from hardspike.convert.nir_out import write_nir
 from hardspike.convert.official_checkpoint import matched_keys
 from hardspike.convert.onnx_out import save_onnx
+from hardspike.deploy.emulator import Emulator
+from hardspike.deploy.graph_file import load_graph
+from hardspike.deploy.input_coding import quantize_images
 from hardspike.pipeline import Pipeline
 from hardspike.recipe import recipe_from_table
 from hardspike.run_folder import RunFolder
@@ -51,6 +57,35 @@ def test_the_stage_train_takes_the_file_and_convert_goes_on(tmp_path: Path, endi
     assert folder.last_metrics("train")["epoch"] == 1
 
 
+def test_a_nir_file_is_deployed(tmp_path: Path) -> None:
+    """One of ours says everything itself; one that says nothing takes timesteps, reset and dt from the recipe."""
+    snn = _ann(settings=NetworkSettings(seed=5, leak=0.9))
+    snn.set_time_steps(4)
+    write_nir(tmp_path / "own.nir", snn)
+    shutil.copy(tmp_path / "own.nir", tmp_path / "bare.nir")
+    with h5py.File(tmp_path / "bare.nir", "r+") as file:
+        for group in (file["node"], *file["node/nodes"].values()):
+            if "metadata" in group:
+                del group["metadata"]
+    table = {
+        "name": "given",
+        "train": {"time_steps": 4, "objective": "natural", "network_file": str(tmp_path / "own.nir")},
+        "convert": {"method": "none", "epochs": 0, "time_steps": 4},
+    }
+    folder = RunFolder.create(tmp_path / "run", recipe_from_table(table, "test"), update=True)
+    Pipeline(folder).run(("train", "convert", "deploy"))
+    images = quantize_images(DIGITS.test.images[:20], 8)
+    graph, deployed = load_graph(folder.graph), load_network(folder.snn)
+    with torch.no_grad():
+        assert torch.allclose(deployed(images), snn(images), atol=1e-4)
+        found = Emulator(graph)(images)
+    assert float((found.argmax(1) == snn(images).argmax(1)).float().mean()) > 0.9
+    bare = given_network(tmp_path / "bare.nir", snn, NETWORK, DIGITS)
+    assert bare.time_steps == 4 and torch.allclose(bare(images), snn(images), atol=1e-3)
+    with pytest.raises(SettingsError, match="train.time_steps = 0: .* is a spiking network"):
+        given_network(tmp_path / "bare.nir", _ann(), NETWORK, DIGITS)
+
+
 def test_another_content_of_the_file_is_another_stage(tmp_path: Path) -> None:
     file = tmp_path / "ann.onnx"
     save_onnx(file, _ann())
@@ -89,7 +124,7 @@ def test_an_official_checkpoint_fills_the_recipes_network(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [
-        ("ann.pth", FileError, "says neither .onnx nor .safetensors"),
+        ("ann.pth", FileError, "says neither .onnx, .nir nor .safetensors"),
         ("missing.safetensors", FileError, "no such file"),
         ("other.onnx", DataError, "takes images"),
     ],
