@@ -160,7 +160,7 @@ class _Writer:
 
     def folded_into(self, node: Node) -> str | None:
         """The layer whose weights take up this batch norm."""
-        if not isinstance(node.layer, BatchNorm) or len(self.readers[node.source]) > 1:
+        if not isinstance(node.layer, BatchNorm) or node.layer.steps is not None or len(self.readers[node.source]) > 1:
             return None
         before = {other.name: other.layer for other in self.architecture.nodes}.get(node.source)
         return node.source if isinstance(before, Convolution | Dense) else None
