@@ -161,6 +161,8 @@ class NirReader:
         if self.image is not None:
             raise UnsupportedLayerError(f"{values.where} is a second input; one is supported, the image")
         shape = tuple(values.integers("shape", least=1))
+        if len(shape) in (2, 4) and shape[0] == 1:
+            shape = shape[1:]  # the batch of one that the exporter traced
         if len(shape) not in (1, 3):
             raise UnsupportedLayerError(
                 f"{values.where} has shape {shape}; (C, H, W) or (N,) is allowed, without the batch"

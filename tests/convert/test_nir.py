@@ -398,7 +398,7 @@ BAD: tuple[tuple[Edit, type[HardspikeError], str], ...] = (
     (_put(f"{CONV}/dilation", 9), DAMAGED, "would have output shape"),
     (_put("node/nodes/in/shape", [2, 0, 8]), DAMAGED, "'shape' is"),
     (_put("node/nodes/in/shape", [2, 1 << 40, 8]), DAMAGED, "'shape' is"),
-    (_put("node/nodes/in/shape", [1, 2, 6, 8]), REFUSED, "without the batch"),
+    (_put("node/nodes/in/shape", [3, 2, 6, 8]), REFUSED, "without the batch"),
     (_put("node/nodes/in/type", b"Output"), DAMAGED, r"node 'in' \(Output\) has 0 inputs"),
     (_put("node/nodes/out/type", b"Input"), DAMAGED, r"node 'out' \(Input\) has 1 inputs"),
     (_put("node/nodes/net.2/stride", 1), REFUSED, r"kernel \(2, 2\), stride \(1, 1\).*windows side by side"),
