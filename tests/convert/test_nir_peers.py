@@ -16,6 +16,7 @@ from hardspike.convert.nir_out import write_nir
 from hardspike.deploy.compile import DeploySettings, compile_network
 from hardspike.deploy.emulator import EmulatorBackend
 from hardspike.deploy.input_coding import encode_images
+from hardspike.snn.architecture import AveragePool, Convolution, ImageInput, Spiking, chain
 from hardspike.snn.membrane import NeuronSettings
 from hardspike.snn.network import SpikingNetwork
 
@@ -151,6 +152,35 @@ def test_snntorch_on_the_chip(tmp_path: Path) -> None:
     expected = stepwise(net, images(), (1, 4))
     found = [trace.states.spikes[layer.name].double() for layer in graph.layers if layer.neurons.spiking]
     assert_same_spikes(found, expected)
+
+
+@needs("snntorch", "nirtorch")
+def test_snntorch_runs_what_we_write(tmp_path: Path) -> None:
+    """Hard reset and leak, images normalised in the file itself; the mean over steps of its spikes are our logits."""
+    import nir
+    from snntorch.import_nir import import_from_nir
+
+    neuron = NeuronSettings(leak=0.9, strict=True)
+    architecture = chain(
+        ImageInput(shape=(1, 8, 8), mean=(0.3,), std=(0.25,)),
+        [
+            ("a", Convolution(out_channels=4, kernel_size=(3, 3), padding=(1, 1))),
+            ("fire", Spiking(neuron=neuron)),
+            ("pool", AveragePool(kernel_size=(2, 2))),
+            ("b", Convolution(out_channels=9, kernel_size=(4, 4), bias=True)),
+            ("last", Spiking(neuron=neuron)),
+        ],
+    )
+    ours = SpikingNetwork(architecture, STEPS, seed=3).eval()
+    write_nir(tmp_path / "a.nir", ours)
+    theirs = import_from_nir(nir.read(tmp_path / "a.nir"))
+    state, spikes = None, []
+    with torch.no_grad():
+        for _ in range(STEPS):
+            fired, state = theirs(images().float(), state)
+            spikes.append(fired)
+        assert torch.equal(torch.stack(spikes).mean(0), ours(images().float()))
+    assert 0.02 < float(torch.stack(spikes).mean()) < 0.9
 
 
 @needs("sinabs", "nirtorch")
