@@ -91,9 +91,9 @@ def lava_groups(synapse: ConvSynapse) -> tuple[int, IntArray]:
 def num_nonzeros(synapse: ConvSynapse, source: Shape) -> int:
     """Of the matrix of a convolution."""
     total = 0
-    for place in np.ndindex(*synapse.weight.shape[2:]):
-        positions = math.prod(len(outputs) for outputs, _ in _meetings(synapse, source, place))
-        total += positions * int(np.count_nonzero(synapse.weight[(..., *place)]))
+    for y, x in np.ndindex(*synapse.weight.shape[2:]):
+        positions = math.prod(len(outputs) for outputs, _ in _meetings(synapse, source, (y, x)))
+        total += positions * int(np.count_nonzero(synapse.weight[:, :, y, x]))
     return total
 
 
@@ -104,9 +104,9 @@ def sparse_weights(synapse: ConvSynapse, source: Shape) -> Any:
     target = synapse.output_shape(source)
     outputs, inputs = len(synapse.weight) // synapse.groups, synapse.weight.shape[1]
     rows, columns, values = [], [], []
-    for place in np.ndindex(*synapse.weight.shape[2:]):
-        (to_y, from_y), (to_x, from_x) = _meetings(synapse, source, place)
-        codes = synapse.weight[(..., *place)] >> synapse.exponent
+    for y, x in np.ndindex(*synapse.weight.shape[2:]):
+        (to_y, from_y), (to_x, from_x) = _meetings(synapse, source, (y, x))
+        codes = synapse.weight[:, :, y, x] >> synapse.exponent
         o, i = np.nonzero(codes)
         channel = o // outputs * inputs + i
         row = (to_x[:, None, None] * target[1] + to_y[:, None]) * target[0] + o

@@ -68,6 +68,7 @@ class PyProgrammableLIF(PyObservedLIF):
     """Lava's dynamics of current and potential, in an order and with resets of our own."""
 
     implements_process = None
+    effective_bias: Any
 
     def __init__(self, proc_params: Any) -> None:
         super().__init__(proc_params)

@@ -85,7 +85,9 @@ def test_networks_of_the_zoo(name: str) -> None:
     ("name", "neuron"),
     [
         ("vgg_digits", {}),
-        pytest.param("resnet_mini", {"reset": "soft", "initial_potential": 0.5, "strict": True}, marks=pytest.mark.slow),
+        pytest.param(
+            "resnet_mini", {"reset": "soft", "initial_potential": 0.5, "strict": True}, marks=pytest.mark.slow
+        ),
         pytest.param("vgg5", {"order": "fire-first", "reset": "soft", "leak": 0.9}, marks=pytest.mark.slow),
     ],
 )

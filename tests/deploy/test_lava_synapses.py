@@ -61,7 +61,9 @@ def test_the_matrix_is_the_convolution_in_lavas_order(case: tuple[ConvSynapse, S
     assert np.array_equal(found.reshape(synapse.output_shape(shape)[::-1]).T, expected.numpy())
 
 
-@pytest.mark.parametrize(("groups", "expected"), [(1, 1), (127, 127), (128, 64), (200, 100), (131, 1), (254, 127), (400, 100)])
+@pytest.mark.parametrize(
+    ("groups", "expected"), [(1, 1), (127, 127), (128, 64), (200, 100), (131, 1), (254, 127), (400, 100)]
+)
 def test_groups_are_put_together_until_lava_can_count_them(groups: int, expected: int) -> None:
     rng = np.random.default_rng(groups)
     weight = rng.integers(-9, 10, size=(2 * groups, 3, 1, 2)).astype(np.int32)
@@ -105,7 +107,9 @@ def every_synapse() -> ProcessGraph:
     }
     layers = [wide]
     for name, (threshold, synapse) in kinds.items():
-        layers.append(_layer(name, synapse.output_shape(image if synapse.source == INPUT else wide.shape), threshold, synapse))
+        layers.append(
+            _layer(name, synapse.output_shape(image if synapse.source == INPUT else wide.shape), threshold, synapse)
+        )
     late = [
         DenseSynapse(source="strides", weight=even(4, int(np.prod(layers[2].shape)))),
         DenseSynapse(source="strides", weight=even(4, int(np.prod(layers[2].shape)))),
@@ -115,9 +119,7 @@ def every_synapse() -> ProcessGraph:
         DenseSynapse(source=INPUT, weight=even(4, 40)),
     ]
     layers.append(_layer("twice, negative, zero, late", (4,), 300, *late))
-    readout = [
-        DenseSynapse(source=layer.name, weight=even(3, int(np.prod(layer.shape)))) for layer in layers[2:]
-    ]
+    readout = [DenseSynapse(source=layer.name, weight=even(3, int(np.prod(layer.shape)))) for layer in layers[2:]]
     layers.append(_layer("output", (3,), NUMERICS.threshold_mantissa_max, *readout))
     layers[-1] = replace(layers[-1], neurons=replace(layers[-1].neurons, spiking=False))
     return ProcessGraph(
