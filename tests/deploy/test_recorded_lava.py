@@ -5,10 +5,12 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 import torch
-from lava_vectors import SAMPLES, VECTORS, checksum
-from random_graphs import CASES, GraphCase, build
+from lava_vectors import DAGS, SAMPLES, VECTORS, checksum, recorded_graphs
 
 from hardspike.deploy.emulator import EmulatorBackend
+from hardspike.deploy.process_graph import ProcessGraph
+
+GRAPHS = dict(recorded_graphs())
 
 
 @pytest.fixture(scope="module")
@@ -17,23 +19,23 @@ def vectors() -> Mapping[str, np.ndarray]:
         return {name: file[name] for name in file.files}
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_emulator_equals_recorded_lava(case: GraphCase, vectors: Mapping[str, np.ndarray]) -> None:
-    graph = build(case)
-    assert checksum(graph) == str(vectors[f"{case.name}: graph"]), (
-        "another graph is drawn now: run record_lava.py again"
-    )
-    messages = torch.from_numpy(vectors[f"{case.name}: messages"].astype(np.int64))
+@pytest.mark.parametrize(("name", "graph"), GRAPHS.items(), ids=GRAPHS)
+def test_emulator_equals_recorded_lava(name: str, graph: ProcessGraph, vectors: Mapping[str, np.ndarray]) -> None:
+    assert checksum(graph) == str(vectors[f"{name}: graph"]), "another graph is drawn now: run record_lava.py again"
+    messages = torch.from_numpy(vectors[f"{name}: messages"].astype(np.int64))
     trace = EmulatorBackend().run(graph, messages, keep_states=True)
     assert trace.states is not None
-    assert np.array_equal(trace.output.numpy(), vectors[f"{case.name}: output"])
+    assert np.array_equal(trace.output.numpy(), vectors[f"{name}: output"])
     for layer in graph.layers:
-        packed = vectors[f"{case.name}: spikes of {layer.name}"]
+        packed = vectors[f"{name}: spikes of {layer.name}"]
         size = int(np.prod(layer.shape))
         recorded = np.unpackbits(packed, axis=-1, count=size).reshape(graph.time_steps, SAMPLES, *layer.shape)
         assert np.array_equal(trace.states.spikes[layer.name].numpy(), recorded.astype(bool)), layer.name
         assert recorded.any() or not layer.neurons.spiking, "a silent layer proves nothing"
+        if name in DAGS:
+            potentials = vectors[f"{name}: potentials of {layer.name}"]
+            assert np.array_equal(trace.states.potentials[layer.name].numpy(), potentials), layer.name
 
 
 def test_every_recording_is_used(vectors: Mapping[str, np.ndarray]) -> None:
-    assert {name.rsplit(": ", 1)[0] for name in vectors} == {"versions", *(case.name for case in CASES)}
+    assert {name.rsplit(": ", 1)[0] for name in vectors} == {"versions", *GRAPHS}
