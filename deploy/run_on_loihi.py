@@ -128,6 +128,7 @@ def _run(options: Options, folder: Path) -> int:
     code = _compare(parts, arrays, network)
     arrays = {name: array for name, array in arrays.items() if not name.startswith("later.")}
     facts = _facts(options, manifest, parts, period, layers)
+    facts |= {"streams": [len(piece["wall_s"]) for piece in pieces]}
     facts |= {"started": started, "seconds": time.perf_counter() - begun, "measured_steps": 0, "not_measured": ""}
     _save(options.out, facts, arrays)
     if options.backend == "loihi2" and options.measure_steps > 0:
@@ -369,7 +370,7 @@ def _record(
     taps = {n: _tap(net.layers[n].out, max(lead, period, tail), options.backend == "loihi2") for n in layers}
     running.compile([])
     seen: dict[int, list[Array]] = {layer: [] for layer in layers}
-    read: dict[str, list[Any]] = {"wall_s": [], "steps_run": [], "read_step": []}
+    read: dict[str, list[Any]] = {"wall_s": []}
     for sample in range(samples + 1):
         count = tail if sample == samples else period if sample else lead
         seconds = running.advance(count)
@@ -377,8 +378,6 @@ def _record(
             seen[layer].extend(tap.receive().astype(bool).T for _ in range(count))
         if sample < samples:
             read["wall_s"].append(seconds)
-            read["steps_run"].append(count)
-            read["read_step"].append(lead + sample * period)
             for layer in range(last + 1) if options.states else [last] if silent else []:
                 potential = np.asarray(net.layers[layer].neuron.v.get()).astype(np.int32).T
                 read.setdefault(f"potentials.{layer}", []).append(potential)

@@ -1,0 +1,289 @@
+"""What `run_on_loihi.py` brought back: spikes, potentials, times and power, read from a file that nobody vouches for.
+
+Nothing is unpickled, and no array is read before its size is known to be the one that network and images give it.
+"""
+
+import hashlib
+import json
+import lzma
+import math
+import re
+import struct
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hardspike.deploy.bundle import BundleSet, stored_messages
+from hardspike.deploy.process_graph import ProcessGraph
+from hardspike.deploy.run_on_loihi import TRACE
+from hardspike.snn.architecture import Shape
+from hardspike.snn.errors import FileError
+
+RAILS = ("total", "vdd", "vddm", "vddio")
+FACTS_BYTES, HEADER_BYTES = 1 << 20, 10_000
+MEASURED_MAX = 1 << 24  # numbers in a series of times or powers
+PERIOD_MAX, DELAY_MAX, CHIPS_MAX = 1 << 20, 1 << 10, 1 << 12
+# What zipfile and numpy answer damage with.
+DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    KeyError,
+    NotImplementedError,
+    OverflowError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Power:
+    """Watt per rail, means over the measurement: of the whole board, and what it takes while nothing runs.
+
+    chips: on the board, of which one is taken to run the network (lava-dl's notebooks take the idle ones off like this).
+    """
+
+    total_w: dict[str, float]
+    static_w: dict[str, float]
+    chips: int
+
+    def of_chip(self, rail: str) -> tuple[float, float]:
+        """(static, dynamic) watt of the chip that runs; a dynamic power can come out below 0."""
+        return self.static_w[rail] / self.chips, self.total_w[rail] - self.static_w[rail]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class HardwareTrace:
+    """All sets one after the other, N images.
+
+    spikes: bool [T, N, *shape] of each layer that was recorded. potentials: int64 [N, *shape], read once per image, when the
+    output had done its T steps; of all layers, or of the output alone where it does not fire. streams: how many images each of
+    Lava's runs had. wall_s: float64 [N], of the host, from one reading to the next. step_time_s: float64, of the chip, per step
+    of the power measurement; None where nothing was measured.
+    """
+
+    backend: str
+    sets: tuple[tuple[str, int], ...]
+    period: int
+    input_delay: int
+    spikes: dict[str, Tensor]
+    potentials: dict[str, Tensor]
+    streams: tuple[int, ...]
+    wall_s: Tensor
+    step_time_s: Tensor | None
+    power: Power | None
+    not_measured: str
+    facts: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.wall_s)
+
+    def output(self, graph: ProcessGraph) -> Tensor:
+        """int64 [N, *shape]: spikes of the last layer, or its final potentials where it does not fire."""
+        last = graph.output
+        return self.spikes[last.name].sum(0) if last.neurons.spiking else self.potentials[last.name]
+
+
+def read_hardware_trace(
+    path: Path, graph: ProcessGraph, network_sha256: str, sets: Sequence[BundleSet]
+) -> HardwareTrace:
+    """Read a trace of the graph whose `.net` file has this checksum, run on the first images of these sets.
+
+    Raises FileError: missing, damaged, of another network or other images, or an array is missing, pickled or not as it should be.
+    """
+    if not path.is_file():
+        raise FileError(f"{path}: no such file; expected what run_on_loihi.py wrote")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _Reader(path, archive, graph).read(network_sha256, sets)
+    except FileError:
+        raise
+    except (*DAMAGE, OSError) as error:
+        line = (str(error).splitlines() or [""])[0]
+        raise FileError(
+            f"{path}: not a readable trace ({type(error).__name__}: {line}); it is damaged, send it again"
+        ) from None
+
+
+class _Reader:
+    def __init__(self, path: Path, archive: zipfile.ZipFile, graph: ProcessGraph) -> None:
+        self.path, self.archive, self.graph = path, archive, graph
+        self.entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
+        self.wanted = {"facts"}
+
+    def read(self, network_sha256: str, sets: Sequence[BundleSet]) -> HardwareTrace:
+        facts = self._facts()
+        if facts["network_sha256"] != network_sha256:
+            raise FileError(
+                f"{self.path}: made with another network (its .net file has SHA-256 {_short(facts['network_sha256'])}, this run's "
+                f"{_short(network_sha256)}); give the trace to the run of its bundle, or make a new bundle"
+            )
+        counts = self._sets(facts, sets)
+        n, layers = sum(count for _, count in counts), self.graph.layers
+        steps, period = self.graph.time_steps, self._integer(facts, "period", self.graph.time_steps, PERIOD_MAX)
+        if self._integer(facts, "time_steps", 1, PERIOD_MAX) != steps:
+            raise FileError(f"{self.path}: {facts['time_steps']} steps per image, but the network runs {steps}")
+        recorded = facts["layers"]
+        if recorded not in ([len(layers) - 1], list(range(len(layers)))):
+            raise FileError(f"{self.path}: spikes of layers {recorded!r}; expected those of the last or of all layers")
+        read = range(len(layers)) if facts["states"] is True else range(len(layers) - 1, len(layers))
+        if facts["states"] is not True and self.graph.output.neurons.spiking:
+            read = range(0)
+        spikes = {layers[i].name: self._array(f"spikes.{i}", "b", (n, steps, *layers[i].shape)) for i in recorded}
+        potentials = {layers[i].name: self._array(f"potentials.{i}", "i", (n, *layers[i].shape)) for i in read}
+        trace = HardwareTrace(
+            backend=facts["backend"],
+            sets=counts,
+            period=period,
+            input_delay=self._integer(facts, "input_delay", 0, DELAY_MAX),
+            spikes={name: torch.from_numpy(array).transpose(0, 1) for name, array in spikes.items()},
+            potentials={name: torch.from_numpy(array).long() for name, array in potentials.items()},
+            streams=self._streams(facts, n),
+            wall_s=self._positive("wall_s", (n,)),
+            step_time_s=self._step_times(facts),
+            power=self._power(facts),
+            not_measured=facts["not_measured"],
+            facts=facts,
+        )
+        if unknown := sorted(set(self.entries) - self.wanted):
+            raise FileError(f"{self.path}: holds an array '{unknown[0][:40]}', which no trace has; it is damaged")
+        return trace
+
+    def _facts(self) -> dict[str, Any]:
+        text = self._content("facts", FACTS_BYTES)
+        array = _parsed(text)
+        if array.shape != () or array.dtype.kind != "U":
+            raise FileError(f"{self.path}: 'facts' is no text; it is not what run_on_loihi.py wrote")
+        facts = json.loads(str(array))
+        kinds = {
+            "format": str,
+            "backend": str,
+            "network_sha256": str,
+            "sets": list,
+            "layers": list,
+            "streams": list,
+            "states": bool,
+            "not_measured": str,
+            "started": str,
+            "host": str,
+            "place": dict,
+            "versions": dict,
+        }
+        for key, kind in kinds.items():
+            if not isinstance(facts, dict) or not isinstance(facts.get(key), kind):
+                raise FileError(f"{self.path}: its facts have no {kind.__name__} '{key}'; it is damaged")
+        if facts["format"] != TRACE or facts["backend"] not in ("simulator", "loihi2"):
+            found = f"format {facts['format'][:40]!r}, backend {facts['backend'][:40]!r}"
+            raise FileError(f"{self.path}: {found}; expected {TRACE!r} of simulator or loihi2")
+        values = [*facts["place"].values(), *facts["versions"].values()]
+        if not all(value is None or (isinstance(value, str) and len(value) <= 200) for value in values):
+            raise FileError(f"{self.path}: its facts name a version or a place that is no text; it is damaged")
+        return dict(facts)
+
+    def _sets(self, facts: dict[str, Any], sets: Sequence[BundleSet]) -> tuple[tuple[str, int], ...]:
+        known, counts = {one.name: one for one in sets}, []
+        for entry in facts["sets"]:
+            name = entry.get("name") if isinstance(entry, dict) else None
+            if not isinstance(name, str) or name not in known or name in dict(counts):
+                names = ", ".join(f"'{one}'" for one in known)
+                raise FileError(f"{self.path}: images {str(name)[:60]!r} are not among this run's sets {names}")
+            count = self._integer(entry, "images", 1, len(known[name]))
+            messages = stored_messages(known[name].first(count, self.graph).messages, self.graph)
+            if entry.get("messages_sha256") != hashlib.sha256(messages.tobytes()).hexdigest():
+                raise FileError(
+                    f"{self.path}: '{name}' are other images than this run's; attacks or data were made anew, make a new bundle"
+                )
+            counts.append((name, count))
+        if not counts:
+            raise FileError(f"{self.path}: no images; it is damaged")
+        return tuple(counts)
+
+    def _streams(self, facts: dict[str, Any], images: int) -> tuple[int, ...]:
+        found = facts["streams"]
+        if not all(isinstance(n, int) and n >= 1 for n in found) or len(found) > images or sum(found) != images:
+            raise FileError(f"{self.path}: streams {str(found)[:60]} do not add up to {images} images; it is damaged")
+        return tuple(found)
+
+    def _integer(self, facts: dict[str, Any], key: str, low: int, high: int) -> int:
+        value = facts.get(key)
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise FileError(f"{self.path}: {key} is {str(value)[:40]}; allowed: {low}..{high}")
+        return value
+
+    def _content(self, name: str, most: int) -> bytes:
+        self.wanted.add(name)
+        entry = self.entries.get(name)
+        if entry is None:
+            raise FileError(f"{self.path}: has no array '{name}'; it is damaged or no trace, run run_on_loihi.py again")
+        if entry.file_size > most + HEADER_BYTES:
+            raise FileError(f"{self.path}: array '{name}' has {entry.file_size:,} bytes, at most {most:,} are expected")
+        return self.archive.read(entry)
+
+    def _array(self, name: str, kind: str, shape: Shape) -> NDArray[Any]:
+        """An array of bool (kind 'b'), signed integers ('i') or floats ('f') of this shape; a first side of -1 is free."""
+        most = 8 * (math.prod(shape) if shape[0] >= 0 else MEASURED_MAX)
+        array = _parsed(self._content(name, most))
+        fits = array.ndim == len(shape) and all(
+            want in (-1, side) for want, side in zip(shape, array.shape, strict=True)
+        )
+        if array.dtype.kind != kind or not fits:
+            wanted = {"b": "bool", "i": "integers", "f": "floats"}[kind]
+            raise FileError(
+                f"{self.path}: array '{name}' is {array.dtype} of shape {array.shape}; expected {wanted} of shape {shape}"
+            )
+        return array
+
+    def _positive(self, name: str, shape: Shape, *, above: bool = True) -> Tensor:
+        """Finite float64, above 0."""
+        values = self._array(name, "f", shape).astype(np.float64)
+        if not values.size or not np.isfinite(values).all() or (above and values.min() <= 0):
+            raise FileError(f"{self.path}: array '{name}' must hold finite numbers{' above 0' if above else ''}")
+        return torch.from_numpy(values)
+
+    def _step_times(self, facts: dict[str, Any]) -> Tensor | None:
+        if not self._integer(facts, "measured_steps", 0, 1 << 40):
+            return None
+        return self._positive("step_time_us", (-1,)) * 1e-6
+
+    def _power(self, facts: dict[str, Any]) -> Power | None:
+        if not facts["measured_steps"]:
+            return None
+        chips = self._integer(facts, "chips_on_board", 1, CHIPS_MAX)
+        return Power(
+            total_w={rail: float(self._positive(f"power_w.{rail}", (-1,), above=False).mean()) for rail in RAILS},
+            static_w={rail: float(self._positive(f"static_w.{rail}", (-1,), above=False).mean()) for rail in RAILS},
+            chips=chips,
+        )
+
+
+def _parsed(content: bytes) -> NDArray[Any]:
+    """The array of an .npy file in memory; the size that its header claims must be the size that is there."""
+    stream = BytesIO(content)
+    version = np.lib.format.read_magic(stream)
+    reader = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+    shape, fortran, dtype = reader(stream, max_header_size=HEADER_BYTES)
+    if dtype.hasobject:
+        raise ValueError("holds a pickled array, which could run any code")
+    if fortran or any(side < 0 for side in shape) or math.prod(shape) * dtype.itemsize != len(content) - stream.tell():
+        raise ValueError(f"an array of shape {shape} in {len(content) - stream.tell()} bytes")
+    raw = np.frombuffer(content, dtype=np.uint8, offset=stream.tell())
+    if dtype.kind == "b" and raw.size and raw.max() > 1:
+        raise ValueError("a bool that is neither 0 nor 1")
+    return raw.copy().view(dtype).reshape(shape)
+
+
+def _short(digest: str) -> str:
+    return re.sub(r"[^0-9a-f]", "?", digest[:12])
