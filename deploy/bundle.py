@@ -112,7 +112,7 @@ def write_bundle(
     network_sha256, facts = file_sha256(net), _network(graph)
     made: dict[str, NDArray[Any]] = {}
     expected: dict[str, NDArray[Any]] = {}
-    about = []
+    about: list[dict[str, Any]] = []
     for index, one in enumerate(sets):
         made |= {f"messages.{index}": stored_messages(one.messages, graph), f"labels.{index}": one.labels.numpy()}
         found = _expected(graph, one, progress)

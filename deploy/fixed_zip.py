@@ -29,6 +29,6 @@ def npz_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     files = {}
     for name, array in arrays.items():
         held = io.BytesIO()
-        np.lib.format.write_array(held, np.ascontiguousarray(array), allow_pickle=False)
+        np.save(held, np.ascontiguousarray(array), allow_pickle=False)
         files[f"{name}.npy"] = held.getvalue()
     return zip_bytes(files, compressed=False)

@@ -11,7 +11,8 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -28,9 +29,11 @@ from hardspike.deploy.run_on_loihi import TRACE
 from hardspike.snn.architecture import Shape
 from hardspike.snn.errors import FileError
 
+npy: Any = np.lib.format  # numpy 1.26 gives it no types
 RAILS = ("total", "vdd", "vddm", "vddio")
-FACTS_BYTES, HEADER_BYTES = 1 << 20, 10_000
+FACTS_BYTES, HEADER_BYTES, TEXT_MAX = 1 << 20, 10_000, 400
 MEASURED_MAX = 1 << 24  # numbers in a series of times or powers
+IMAGES_MAX = 1 << 20
 PERIOD_MAX, DELAY_MAX, CHIPS_MAX = 1 << 20, 1 << 10, 1 << 12
 # What zipfile and numpy answer damage with.
 DAMAGE = (
@@ -97,18 +100,21 @@ class HardwareTrace:
         return self.spikes[last.name].sum(0) if last.neurons.spiking else self.potentials[last.name]
 
 
-def read_hardware_trace(
-    path: Path, graph: ProcessGraph, network_sha256: str, sets: Sequence[BundleSet]
-) -> HardwareTrace:
-    """Read a trace of the graph whose `.net` file has this checksum, run on the first images of these sets.
+def largest_set(path: Path) -> int:
+    """Images of the trace's largest set, as it says itself. Raises FileError as `read_hardware_trace`."""
+    with _opened(path) as archive:
+        counts = [entry.get("images") for entry in _facts(path, archive)["sets"] if isinstance(entry, dict)]
+    return max((count for count in counts if isinstance(count, int) and 1 <= count <= IMAGES_MAX), default=1)
 
-    Raises FileError: missing, damaged, of another network or other images, or an array is missing, pickled or not as it should be.
-    """
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Whatever damage raises becomes one line."""
     if not path.is_file():
         raise FileError(f"{path}: no such file; expected what run_on_loihi.py wrote")
     try:
         with zipfile.ZipFile(path) as archive:
-            return _Reader(path, archive, graph).read(network_sha256, sets)
+            yield archive
     except FileError:
         raise
     except (*DAMAGE, OSError) as error:
@@ -118,14 +124,24 @@ def read_hardware_trace(
         ) from None
 
 
+def read_hardware_trace(
+    path: Path, graph: ProcessGraph, network_sha256: str, sets: Sequence[BundleSet]
+) -> HardwareTrace:
+    """Read a trace of the graph whose `.net` file has this checksum, run on the first images of these sets.
+
+    Raises FileError: missing, damaged, of another network or other images, or an array is missing, pickled or not as it should be.
+    """
+    with _opened(path) as archive:
+        return _Reader(path, archive, graph).read(network_sha256, sets)
+
+
 class _Reader:
     def __init__(self, path: Path, archive: zipfile.ZipFile, graph: ProcessGraph) -> None:
         self.path, self.archive, self.graph = path, archive, graph
-        self.entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
         self.wanted = {"facts"}
 
     def read(self, network_sha256: str, sets: Sequence[BundleSet]) -> HardwareTrace:
-        facts = self._facts()
+        facts = _facts(self.path, self.archive)
         if facts["network_sha256"] != network_sha256:
             raise FileError(
                 f"{self.path}: made with another network (its .net file has SHA-256 {_short(facts['network_sha256'])}, this run's "
@@ -136,12 +152,12 @@ class _Reader:
         steps, period = self.graph.time_steps, self._integer(facts, "period", self.graph.time_steps, PERIOD_MAX)
         if self._integer(facts, "time_steps", 1, PERIOD_MAX) != steps:
             raise FileError(f"{self.path}: {facts['time_steps']} steps per image, but the network runs {steps}")
-        recorded = facts["layers"]
-        if recorded not in ([len(layers) - 1], list(range(len(layers)))):
-            raise FileError(f"{self.path}: spikes of layers {recorded!r}; expected those of the last or of all layers")
-        read = range(len(layers)) if facts["states"] is True else range(len(layers) - 1, len(layers))
-        if facts["states"] is not True and self.graph.output.neurons.spiking:
-            read = range(0)
+        if facts["layers"] not in ([len(layers) - 1], list(range(len(layers)))):
+            found = str(facts["layers"])[:60]
+            raise FileError(f"{self.path}: spikes of layers {found}; expected those of the last or of all layers")
+        recorded = range(len(layers) - len(facts["layers"]), len(layers))
+        silent = not self.graph.output.neurons.spiking
+        read = range(0 if facts["states"] else len(layers) - silent, len(layers))
         spikes = {layers[i].name: self._array(f"spikes.{i}", "b", (n, steps, *layers[i].shape)) for i in recorded}
         potentials = {layers[i].name: self._array(f"potentials.{i}", "i", (n, *layers[i].shape)) for i in read}
         trace = HardwareTrace(
@@ -158,43 +174,13 @@ class _Reader:
             not_measured=facts["not_measured"],
             facts=facts,
         )
-        if unknown := sorted(set(self.entries) - self.wanted):
+        if unknown := sorted({name.removesuffix(".npy") for name in self.archive.namelist()} - self.wanted):
             raise FileError(f"{self.path}: holds an array '{unknown[0][:40]}', which no trace has; it is damaged")
         return trace
 
-    def _facts(self) -> dict[str, Any]:
-        text = self._content("facts", FACTS_BYTES)
-        array = _parsed(text)
-        if array.shape != () or array.dtype.kind != "U":
-            raise FileError(f"{self.path}: 'facts' is no text; it is not what run_on_loihi.py wrote")
-        facts = json.loads(str(array))
-        kinds = {
-            "format": str,
-            "backend": str,
-            "network_sha256": str,
-            "sets": list,
-            "layers": list,
-            "streams": list,
-            "states": bool,
-            "not_measured": str,
-            "started": str,
-            "host": str,
-            "place": dict,
-            "versions": dict,
-        }
-        for key, kind in kinds.items():
-            if not isinstance(facts, dict) or not isinstance(facts.get(key), kind):
-                raise FileError(f"{self.path}: its facts have no {kind.__name__} '{key}'; it is damaged")
-        if facts["format"] != TRACE or facts["backend"] not in ("simulator", "loihi2"):
-            found = f"format {facts['format'][:40]!r}, backend {facts['backend'][:40]!r}"
-            raise FileError(f"{self.path}: {found}; expected {TRACE!r} of simulator or loihi2")
-        values = [*facts["place"].values(), *facts["versions"].values()]
-        if not all(value is None or (isinstance(value, str) and len(value) <= 200) for value in values):
-            raise FileError(f"{self.path}: its facts name a version or a place that is no text; it is damaged")
-        return dict(facts)
-
     def _sets(self, facts: dict[str, Any], sets: Sequence[BundleSet]) -> tuple[tuple[str, int], ...]:
-        known, counts = {one.name: one for one in sets}, []
+        known = {one.name: one for one in sets}
+        counts: list[tuple[str, int]] = []
         for entry in facts["sets"]:
             name = entry.get("name") if isinstance(entry, dict) else None
             if not isinstance(name, str) or name not in known or name in dict(counts):
@@ -223,19 +209,11 @@ class _Reader:
             raise FileError(f"{self.path}: {key} is {str(value)[:40]}; allowed: {low}..{high}")
         return value
 
-    def _content(self, name: str, most: int) -> bytes:
-        self.wanted.add(name)
-        entry = self.entries.get(name)
-        if entry is None:
-            raise FileError(f"{self.path}: has no array '{name}'; it is damaged or no trace, run run_on_loihi.py again")
-        if entry.file_size > most + HEADER_BYTES:
-            raise FileError(f"{self.path}: array '{name}' has {entry.file_size:,} bytes, at most {most:,} are expected")
-        return self.archive.read(entry)
-
     def _array(self, name: str, kind: str, shape: Shape) -> NDArray[Any]:
         """An array of bool (kind 'b'), signed integers ('i') or floats ('f') of this shape; a first side of -1 is free."""
         most = 8 * (math.prod(shape) if shape[0] >= 0 else MEASURED_MAX)
-        array = _parsed(self._content(name, most))
+        self.wanted.add(name)
+        array = _parsed(_content(self.path, self.archive, name, most))
         fits = array.ndim == len(shape) and all(
             want in (-1, side) for want, side in zip(shape, array.shape, strict=True)
         )
@@ -269,11 +247,53 @@ class _Reader:
         )
 
 
+def _facts(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
+    text = _content(path, archive, "facts", FACTS_BYTES)
+    array = _parsed(text)
+    if array.shape != () or array.dtype.kind != "U":
+        raise FileError(f"{path}: 'facts' is no text; it is not what run_on_loihi.py wrote")
+    facts = json.loads(str(array))
+    kinds = {
+        "format": str,
+        "backend": str,
+        "network_sha256": str,
+        "sets": list,
+        "layers": list,
+        "streams": list,
+        "states": bool,
+        "not_measured": str,
+        "started": str,
+        "host": str,
+        "place": dict,
+        "versions": dict,
+    }
+    for key, kind in kinds.items():
+        value = facts.get(key) if isinstance(facts, dict) else None
+        if not isinstance(value, kind) or (isinstance(value, str) and len(value) > TEXT_MAX):
+            raise FileError(f"{path}: its facts have no {kind.__name__} '{key}'; it is damaged")
+    if facts["format"] != TRACE or facts["backend"] not in ("simulator", "loihi2"):
+        found = f"format {facts['format']!r}, backend {facts['backend']!r}"
+        raise FileError(f"{path}: {found}; expected {TRACE!r} of simulator or loihi2")
+    values = [*facts["place"].values(), *facts["versions"].values()]
+    if not all(value is None or (isinstance(value, str) and len(value) <= TEXT_MAX) for value in values):
+        raise FileError(f"{path}: its facts name a version or a place that is no text; it is damaged")
+    return dict(facts)
+
+
+def _content(path: Path, archive: zipfile.ZipFile, name: str, most: int) -> bytes:
+    """The .npy file of an array, of at most so many bytes behind its header."""
+    entry = archive.NameToInfo.get(f"{name}.npy")
+    if entry is None:
+        raise FileError(f"{path}: has no array '{name}'; it is damaged or no trace, run run_on_loihi.py again")
+    if entry.file_size > most + HEADER_BYTES:
+        raise FileError(f"{path}: array '{name}' has {entry.file_size:,} bytes, at most {most:,} are expected")
+    return archive.read(entry)
+
+
 def _parsed(content: bytes) -> NDArray[Any]:
     """The array of an .npy file in memory; the size that its header claims must be the size that is there."""
     stream = BytesIO(content)
-    version = np.lib.format.read_magic(stream)
-    reader = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+    reader = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[npy.read_magic(stream)]
     shape, fortran, dtype = reader(stream, max_header_size=HEADER_BYTES)
     if dtype.hasobject:
         raise ValueError("holds a pickled array, which could run any code")
@@ -282,7 +302,8 @@ def _parsed(content: bytes) -> NDArray[Any]:
     raw = np.frombuffer(content, dtype=np.uint8, offset=stream.tell())
     if dtype.kind == "b" and raw.size and raw.max() > 1:
         raise ValueError("a bool that is neither 0 nor 1")
-    return raw.copy().view(dtype).reshape(shape)
+    array: NDArray[Any] = raw.copy().view(dtype).reshape(shape)
+    return array
 
 
 def _short(digest: str) -> str:

@@ -91,6 +91,13 @@ def replay_sets(clean: ImageSet, attacks: list[AdversarialSet], seed: int) -> li
     return sets
 
 
+def sent_images(replay_set: ReplaySet, bits: int) -> Tensor:
+    """What a sensor of `bits` bits could have sent: on the grid, and where the set was attacked inside the attack's ball."""
+    if replay_set.origin.kind == "clean":
+        return quantize_images(replay_set.images, bits)
+    return on_grid_inside_ball(replay_set.images, replay_set.clean.images, replay_set.origin.eps, bits)
+
+
 def replay(
     replay_set: ReplaySet,
     graph: ProcessGraph,
@@ -102,10 +109,7 @@ def replay(
 ) -> Replayed:
     """Run one set on a backend, and on the float networks for comparison."""
     labels = replay_set.clean.labels
-    bits = graph.input.image_bits
-    images = on_grid_inside_ball(replay_set.images, replay_set.clean.images, replay_set.origin.eps, bits)
-    if replay_set.origin.kind == "clean":
-        images = quantize_images(replay_set.images, bits)
+    images = sent_images(replay_set, graph.input.image_bits)
     trace = backend.run(graph, encode_images(images, graph), progress=progress)
     snn_class = predict(snn, images)
     return Replayed(

@@ -22,7 +22,7 @@ from hardspike.snn.network import SpikingNetwork, num_neurons, num_parameters
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class NetworkResult:
-    """All that one network's stages left. clean_*: accuracy of the float networks on the whole test set of `test_size` images."""
+    """All that one network's stages left. measured: of hardware traces, `hardware_check.Measurement` as JSON."""
 
     name: str
     training: str
@@ -35,6 +35,7 @@ class NetworkResult:
     replayed: Sequence[Replayed]
     backend: str
     seconds: dict[str, float]
+    measured: Sequence[dict[str, Any]] = ()
 
 
 def proportion(right: Tensor) -> dict[str, Any]:
@@ -80,6 +81,7 @@ def network_numbers(result: NetworkResult, costs: Profile) -> dict[str, Any]:
         "equalities": [asdict(row) | {"verdict": row.verdict} for row in result.equalities],
         "checks": [asdict(check) for check in _checks(result, budgets)],
         "seconds": result.seconds,
+        "measured": list(result.measured),
     }
 
 

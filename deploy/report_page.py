@@ -19,6 +19,7 @@ from hardspike.deploy.report_figures import (
     layer_figure,
     time_figure,
 )
+from hardspike.deploy.report_measured import measured_runs, measured_status, section_title
 
 Numbers = dict[str, Any]
 DASH = "–"
@@ -124,6 +125,7 @@ def render_page(numbers: Numbers) -> str:
     """The whole page. numbers: as `hardspike.pipeline` writes them to report.json. All text in them is escaped."""
     rows = proof_rows(numbers["networks"])
     views = [_view(network, f"n{index}") for index, network in enumerate(numbers["networks"])]
+    measured = measured_runs(numbers["networks"])
     return _template().render(
         numbers=numbers,
         views=views,
@@ -131,6 +133,8 @@ def render_page(numbers: Numbers) -> str:
         controls=views[1:],
         control_phrases=[_control_phrase(views[0].numbers, view.numbers) for view in views[1:]],
         statuses=statuses(numbers),
+        measured=measured,
+        measured_title=section_title(measured),
         figure=accuracy_figure(numbers["networks"]),
         examples=[_example(example) for example in numbers["examples"]],
         shipped=[row for network, row in rows if network == SHIPPED],
@@ -202,6 +206,7 @@ def statuses(numbers: Numbers) -> list[Status]:
         _masking_status(numbers["networks"]),
         _closeness_status(numbers["networks"][0]),
         _backend_status(numbers["networks"][0]),
+        *_measured_status(numbers["networks"][0]),
     ]
 
 
@@ -267,10 +272,17 @@ def _closeness_status(network: Numbers) -> Status:
 def _backend_status(network: Numbers) -> Status:
     simulators = {"emulator": "hardspike's integer emulator", "lava": "Lava's simulator"}
     where = simulators.get(network["backend"])
-    text = f"Replayed on backend {network['backend']}. No power was measured."
+    text = f"Replayed on backend {network['backend']}."
     if where:
-        text = f"Results come from {where}, in software. No chip was used, and no power was measured."
+        text = f"Results come from {where}, in software."
+    if measured_status(network) is None:
+        text += " No chip was used, and no power was measured." if where else " No power was measured."
     return Status("note", "note", text)
+
+
+def _measured_status(network: Numbers) -> list[Status]:
+    found = measured_status(network)
+    return [] if found is None else [Status(found[0], {"good": "holds", "bad": "fails"}[found[0]], found[1])]
 
 
 def _view(network: Numbers, prefix: str) -> View:

@@ -38,6 +38,7 @@ from hardspike.comparison import COLUMNS, comparison, markdown, values
 from hardspike.deploy.replay import BACKENDS
 from hardspike.dry_run import dry_run
 from hardspike.export import export
+from hardspike.hardware_run import bundle_run, trace_run
 from hardspike.measure import measure
 from hardspike.pipeline import Pipeline
 from hardspike.recipe import read_recipe
@@ -117,14 +118,23 @@ def _execute(command: Output, console: Console) -> int:
     folder = _folder(command)
     bars = Bars(console)
     pipeline = Pipeline(folder, Silent() if command.quiet or command.json else bars)
+    result: Summary | None = None
     with bars:
         if isinstance(command, Measurement):
             result = measure(command, folder, pipeline.progress)
+        elif isinstance(command, Replay) and command.trace is not None:
+            given = command.backend is not None or command.images is not None or command.redo
+            require("trace", command.trace, not given, "leave out --backend, --images and --redo")
+            result = trace_run(folder, command.trace, pipeline.progress)
+            if folder.finished("report"):
+                pipeline.report()  # which shows it
         else:
             _work(command, pipeline)
+            if isinstance(command, Deploy) and command.bundle is not None:
+                result = bundle_run(folder, command.bundle, command.images, pipeline.progress)
     if not current_group().leads:
         return 0
-    if not isinstance(command, Measurement):
+    if result is None:
         result = _result(command, folder)
     out = Console()
     if command.json:
@@ -233,6 +243,8 @@ def attack_choice(command: Attack, folder: RunFolder) -> tuple[AttackSettings, s
 
 
 def _work(command: Output, pipeline: Pipeline) -> None:
+    if isinstance(command, Deploy):
+        require("images", command.images, command.images is None or command.bundle is not None, "give --bundle too")
     if isinstance(command, Run):
         pipeline.run_all()
     elif isinstance(command, Replay) and (command.backend is not None or command.images is not None):

@@ -72,7 +72,16 @@ class Convert(Stage):
 
 @dataclass(frozen=True, kw_only=True)
 class Deploy(Stage):
-    """Fold and quantise the spiking network to a chip's integers; write the process graph and the .net file (stage 3)."""
+    """Fold and quantise the spiking network to a chip's integers; write the process graph and the .net file (stage 3).
+
+    With --bundle also a zip file for somebody with a Loihi 2: the network, test images clean and attacked, what is expected of
+    them, and one program that runs them with Lava alone and writes what `hardspike replay --trace` takes back.
+    """
+
+    bundle: Annotated[Path | None, tyro.conf.arg(metavar="OUT.zip")] = None
+    """Write the bundle to this file; nothing else is done again."""
+    images: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """How many images of each set go into the bundle; 100 otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,8 +124,13 @@ class Attack(Stage):
 class Replay(Stage):
     """Run clean, noisy and adversarial images on the deployed network; count spikes and operations (stage 6).
 
-    With --backend the sets are replayed there, besides the recipe's own backend.
+    With --backend the sets are replayed there, besides the recipe's own backend. With --trace a bundle's run on other people's
+    hardware is taken back: compared with the emulator spike by spike, and shown in the report beside the estimates. Exit code 1
+    when a value differs.
     """
+
+    trace: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """What run_on_loihi.py of this run's bundle wrote."""
 
     backend: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """emulator, lava (simulator, slow) or loihi2 (hardware); the recipe's own otherwise."""

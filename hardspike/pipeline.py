@@ -29,7 +29,7 @@ from hardspike.deploy.report_numbers import NetworkResult, examples, network_num
 from hardspike.deploy.report_page import render_page
 from hardspike.deploy.verify import verify_network
 from hardspike.hw_profiles.profile import load_profile
-from hardspike.results import adversarial_sets, equalities, layer_fits, replayed_sets
+from hardspike.results import adversarial_sets, equalities, layer_fits, measurements, replayed_sets
 from hardspike.run_folder import RunFolder
 from hardspike.snn.atomic import read_json, write_json, write_text
 from hardspike.snn.checkpoint import load_network, save_network
@@ -268,6 +268,7 @@ class Pipeline:
             replayed=replayed_sets(self.folder, backend),
             backend=backend,
             seconds=self.folder.seconds(),
+            measured=measurements(self.folder),
         )
 
     def _report_numbers(self, networks: list[NetworkResult]) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """What finished stages left in a run folder, read back."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from hardspike.attack.adversarial_set import AdversarialSet, load_adversarial_set
 from hardspike.attack.settings import AttackSettings
+from hardspike.deploy.bundle import file_sha256
 from hardspike.deploy.compare import Equality
 from hardspike.deploy.layer_scale import LayerFit
 from hardspike.deploy.replay import Replayed
@@ -40,6 +42,16 @@ def replayed_sets(folder: RunFolder, label: str) -> list[Replayed]:
     targets = ["", *settings.targets]
     wanted = [one for one in wanted if one.origin.made_on in targets]
     return sorted(wanted, key=lambda r: (r.origin.eps, kinds.index(r.origin.kind), targets.index(r.origin.made_on)))
+
+
+def measurements(folder: RunFolder) -> list[dict[str, Any]]:
+    """Every trace taken back of the network as it is deployed now, the earliest run first."""
+    paths = sorted((folder.path / "hardware").glob("*.json"))
+    if not paths:
+        return []
+    own = file_sha256(folder.net)
+    found: list[dict[str, Any]] = [read_json(path, "what a hardware trace gave") for path in paths]
+    return sorted((one for one in found if one["network_sha256"] == own), key=lambda one: str(one["facts"]["started"]))
 
 
 def evaluations(folder: RunFolder, targets: Sequence[str]) -> Iterator[tuple[str, AdversarialSet]]:
