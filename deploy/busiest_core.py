@@ -10,10 +10,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from hardspike.deploy.placement import Placement
+from hardspike.deploy.placement import Placement, place
 from hardspike.deploy.placement_events import CoreEvents, PlacedNetwork
 from hardspike.deploy.process_graph import ProcessGraph
-from hardspike.hw_profiles.profile import TimeSet
+from hardspike.hw_profiles.profile import Profile, TimeSet
+from hardspike.snn.errors import DoesNotFitError
 
 NANOSECOND = 1e-9
 
@@ -55,3 +56,13 @@ class BusiestCore:
         with torch.no_grad():
             events = self.network.count(sent)
             return {key: step_seconds(events, times, self.tiles)[0].sum(0) for key, times in self.times.items()}
+
+
+def busiest_core(graph: ProcessGraph, profile: Profile) -> tuple[BusiestCore | None, str | None]:
+    """None, and why, for a network that has no place there. Messages longer than the chip's are priced as its own."""
+    if profile.cores is None or not profile.times:
+        return None, None
+    try:
+        return BusiestCore(graph, place(graph, profile, check_messages=False), profile.times), None
+    except DoesNotFitError as error:
+        return None, str(error)

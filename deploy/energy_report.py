@@ -11,15 +11,14 @@ from torch import Tensor
 
 from hardspike.attack.ball import Ball
 from hardspike.attack.problem import SampleDraws
-from hardspike.deploy.busiest_core import BusiestCore
+from hardspike.deploy.busiest_core import BusiestCore, busiest_core
 from hardspike.deploy.emulator import Emulator, EmulatorBackend
 from hardspike.deploy.energy import price, sum_layers
 from hardspike.deploy.input_coding import check_image_input, encode_images, quantize_images
-from hardspike.deploy.placement import place
 from hardspike.deploy.process_graph import ProcessGraph
 from hardspike.deploy.trace import join_traces
 from hardspike.hw_profiles.profile import Profile
-from hardspike.snn.errors import DataError, DoesNotFitError
+from hardspike.snn.errors import DataError
 
 CLEAN = "clean"
 
@@ -102,7 +101,7 @@ def energy_report(
     Raises:
         DataError: images that do not fit the input contract, or a set of another size.
     """
-    busiest, not_placed = _busiest(graph, profile)
+    busiest, not_placed = busiest_core(graph, profile)
     measured = {}
     for name, images in {CLEAN: clean, **sets}.items():
         check_image_input(images, graph.input)
@@ -116,16 +115,6 @@ def energy_report(
         not_placed=not_placed,
         sets=tuple(_beside(name, work, measured[CLEAN]) for name, work in measured.items()),
     )
-
-
-def _busiest(graph: ProcessGraph, profile: Profile) -> tuple[BusiestCore | None, str | None]:
-    """None, and why, for a network that has no place there. Messages longer than the chip's are priced as its own."""
-    if profile.cores is None or not profile.times:
-        return None, None
-    try:
-        return BusiestCore(graph, place(graph, profile, check_messages=False), profile.times), None
-    except DoesNotFitError as error:
-        return None, str(error)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

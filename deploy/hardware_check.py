@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hardspike.deploy.bundle import BundleSet
-from hardspike.deploy.busiest_core import BusiestCore
+from hardspike.deploy.busiest_core import BusiestCore, busiest_core
 from hardspike.deploy.compare import Equality
 from hardspike.deploy.emulator import EmulatorBackend
 from hardspike.deploy.energy import price, sum_layers
@@ -93,7 +93,7 @@ def check_trace(
 ) -> Measurement:
     """Compare a trace with the emulator on the same messages. sets: those that the trace was read with; profile: of the estimates."""
     known = {one.name: one for one in sets}
-    busiest = BusiestCore(graph, profile.cores, profile.times) if profile.cores is not None and profile.times else None
+    busiest, _ = busiest_core(graph, profile)
     rows: list[Equality] = []
     measured, first = [], 0
     for name, images in trace.sets:
