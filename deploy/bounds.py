@@ -54,8 +54,8 @@ def input_bounds(contract: InputContract) -> tuple[Bound, Bound]:
     """Smallest and largest message per element of the encoded input, int64."""
     low = np.full(contract.encoded_shape, contract.message_min, dtype=np.int64)
     high = np.full(contract.encoded_shape, contract.message_max, dtype=np.int64)
-    for index, value in enumerate(contract.constant_messages):  # they never change
-        low[contract.shape[0] + index] = high[contract.shape[0] + index] = value
+    for channel, message in enumerate(contract.constant_messages, start=contract.shape[0]):
+        low[channel] = high[channel] = message  # constant channels never change
     return low, high
 
 

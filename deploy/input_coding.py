@@ -72,6 +72,6 @@ def append_constant_channels(messages: Tensor, contract: InputContract) -> Tenso
         return messages
     axis = messages.ndim - len(contract.shape)
     shape = list(messages.shape)
-    shape[axis] = 1
-    constant = [messages.new_full(shape, value) for value in contract.constant_messages]
-    return torch.cat([messages, *constant], dim=axis)
+    shape[axis] = contract.constant_channels
+    constants = messages.new_tensor(contract.constant_messages).view(-1, *(1,) * (len(contract.shape) - 1))
+    return torch.cat([messages, constants.expand(shape)], dim=axis)

@@ -8,10 +8,12 @@ Where several synapses meet, the smallest of them sets the scale and the larger 
 its bits. `LayerFit.binding` names the limit that decided.
 
 A graded first layer multiplies weights by messages up to 255, so its bias would need far more than the bias mantissa's 13
-bits. It is split: constant input channels carry it, each in finer steps what the one before left, the mantissa carries the rest.
+bits. It is split: a constant input channel of the largest message carries it in coarse steps, the mantissa carries the rest.
+Weights of few bits are multiples of so much that more channels, of ever smaller messages, carry what the first one leaves.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,39 +83,34 @@ class _DoesNotHold(Exception):
 
 
 class _Weights:
-    """One synapse's float weights per unit of message. kernel: of the constant channels, (out, 1, ...), per largest message."""
+    """One synapse's float weights per unit of message, with those that one constant channel of the largest message would have.
+
+    kernel: the latter, (out, 1, ...). constants: messages of the constant channels that share its part.
+    """
 
     def __init__(
         self, synapse: FoldedSynapse, source: Shape, contract: InputContract, kernel: FloatArray | None
     ) -> None:
-        self.synapse, self.kernel, self.messages = synapse, kernel, contract.constant_messages
+        self.synapse, self.constant = synapse, kernel is not None
+        self.constants = contract.constant_messages if self.constant else ()
         self.low, self.high = input_bounds(contract) if synapse.source == INPUT else spike_bounds(source)
-        self.own: FloatArray = synapse.weight.numpy()
+        weight: FloatArray = synapse.weight.numpy()
         if synapse.source == INPUT:
-            self.own = self.own / contract.message_max
-        # None of the constant channels reaches further than the first.
-        self.values = self.own if kernel is None else np.concatenate([self.own.ravel(), kernel.ravel()])
+            weight = weight / contract.message_max
+        self.own = weight
+        if kernel is not None:
+            rows = weight if weight.ndim == 4 else weight.reshape(len(weight), contract.shape[0], -1)
+            weight = np.concatenate([rows, kernel], axis=1)
+        self.weight = weight
 
     def rounded(self, scale: float, step: int, least: int, most: int, exponent: int) -> Synapse:
-        integers = (np.rint(self.own * scale / step) * step).clip(least, most)
-        if self.kernel is not None:
-            rows = integers if integers.ndim == 4 else integers.reshape(len(integers), -1, self.kernel.shape[-1])
-            integers = np.concatenate([rows, *self._constant_channels(scale, step, least, most)], axis=1)
-            integers = integers if self.own.ndim == 4 else integers.reshape(len(integers), -1)
-        return self._synapse(integers.astype(np.int32), exponent)
-
-    def _constant_channels(self, scale: float, step: int, least: int, most: int) -> list[FloatArray]:
-        """Integers of each constant channel: their responses are together the kernel's, but for the rounding of the last."""
-        assert self.kernel is not None
-        left, channels = self.kernel * scale * self.messages[0], []
-        for message in self.messages:
-            exact = left / (step * message)
-            steps = _round_sums(exact[:, 0])[:, None] if exact.ndim == 4 else _round_sums(exact)
-            channels.append((steps * step).clip(least, most))
-            left = left - channels[-1] * message
-        return channels
-
-    def _synapse(self, integers: IntArray, exponent: int) -> Synapse:
+        exact = self.weight * scale / step
+        steps = np.rint(exact)
+        if self.constant:
+            shares = _shared(exact[:, -1], self.constants, least // step, most // step)
+            steps = np.concatenate([steps[:, :-1], shares], axis=1)
+        integers = (steps * step).clip(least, most).astype(np.int32)
+        integers = integers if self.own.ndim == 4 else integers.reshape(len(integers), -1)
         synapse = self.synapse
         if integers.ndim == 2:
             return DenseSynapse(source=synapse.source, weight=integers, exponent=exponent)
@@ -162,15 +159,15 @@ class LayerScaler:
         self.bias: FloatArray = np.broadcast_to(layer.bias.numpy(), self._bias_shape()).astype(np.float64)
 
     def _range(self, weights: _Weights, weight_bits: int) -> WeightRange:
-        low, high = float(weights.values.min()), float(weights.values.max())
-        if not (np.isfinite(weights.values).all() and weights.own.any()):
+        low, high = float(weights.weight.min()), float(weights.weight.max())
+        if not (np.isfinite(weights.weight).all() and weights.own.any()):
             raise DoesNotFitError(
                 f"layer '{self.layer.name}': all weights are zero or not finite; train the network first"
             )
         mixed = low < 0 < high
         step = weight_step(mixed, self.numerics, weight_bits)
         least, most = (int(limit / step) * step for limit in weight_limits(mixed, high > 0, self.numerics))
-        return WeightRange(values=weights.values, step=step, least=least, most=most)
+        return WeightRange(values=weights.weight, step=step, least=least, most=most)
 
     def _bias_shape(self) -> Shape:
         # The rest after the constant channel differs per position wherever the kernel leaves the image.
@@ -216,7 +213,7 @@ class LayerScaler:
             if scale * largest < min(found.step for found in self.ranges) / 2 or self._on_grid(scale) == 0:
                 raise DoesNotFitError(
                     f"layer '{self.layer.name}': {last.what} {last.value} exceeds {last.limit} ({self.profile.name}: numerics.{last.key}) "
-                    "until all weights round to zero; train with smaller biases or thresholds, or more weight bits"
+                    "until all weights round to zero; train with smaller biases or thresholds, or use more weight bits or fewer input bits"
                 )
         return self._layer(candidate, scale), self._report(candidate, scale, binding)
 
@@ -267,9 +264,9 @@ class LayerScaler:
     def _constant_response(self, synapses: list[Synapse]) -> Bound:
         total = np.zeros(self.layer.shape, dtype=np.int64)
         for synapse, weights in zip(synapses, self.weights, strict=True):
-            if weights.kernel is not None:
+            if weights.constant:
                 only_constant = weights.high.copy()
-                only_constant[: -len(weights.messages)] = 0
+                only_constant[: -len(weights.constants)] = 0
                 total += accumulate(synapse, only_constant, synapse.weight).reshape(total.shape)
         return total
 
@@ -342,8 +339,25 @@ def _reach(bound: tuple[Bound, Bound]) -> int:
     return max(int(bound[1].max()), -int(bound[0].min()))
 
 
+def _shared(kernels: FloatArray, messages: Sequence[int], least: int, most: int) -> FloatArray:
+    """Integer weights of the constant channels, (out, channels, ...), for what one of the first message would have, (out, ...).
+
+    Each takes the nearest in least..most of what those before it left; the last one takes care of sums.
+    """
+    shares = []
+    for index, message in enumerate(messages):
+        is_last = index == len(messages) - 1
+        found = np.rint(kernels)
+        if is_last:
+            found = _round_sums(kernels.reshape(len(kernels), -1, kernels.shape[-1])).reshape(kernels.shape)
+        shares.append(found.clip(least, most))
+        if not is_last:
+            kernels = (kernels - shares[-1]) * (message / messages[index + 1])
+    return np.stack(shares, axis=1)
+
+
 def _round_sums(kernels: FloatArray) -> FloatArray:
-    """Integers whose sum over any rectangle of taps is within 2 of the exact one; kernels: (out, kH, kW), or (out, 1, taps).
+    """Integers whose sum over any rectangle of taps is within 2 of the exact one; kernels: (out, kH, kW).
 
     At a border only a rectangle of the constant channel's taps is inside the image. Rounding tap by tap would let their
     errors add up beyond what the bias mantissa can put right.

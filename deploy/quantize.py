@@ -7,13 +7,12 @@ import torch
 
 from hardspike.deploy.fold import FoldedLayer, FoldedNetwork, FoldedSynapse
 from hardspike.deploy.layer_scale import LayerFit, LayerScaler
-from hardspike.deploy.process_graph import GraphLayer, InputContract, PoissonCode, ProcessGraph
+from hardspike.deploy.process_graph import GraphLayer, InputContract, PoissonCode, ProcessGraph, weight_step
 from hardspike.deploy.weight_range import parse_scale_rule
 from hardspike.hw_profiles.profile import Profile
 from hardspike.snn.architecture import INPUT
 from hardspike.snn.errors import DoesNotFitError
 
-PRECISE_BITS = 7  # of weights: one constant channel then leaves no more than the bias mantissa holds
 Fitted = tuple[GraphLayer, LayerFit]
 
 
@@ -47,7 +46,7 @@ def quantize_network(
         _check_neuron(layer, profile)
     rule = parse_scale_rule(scale)
 
-    contracts = _contracts(folded, profile, weight_bits, input_bits)
+    contracts = _contracts(folded, profile, input_bits, weight_bits)
     if contracts[0].poisson is not None and contracts[0].coding == "binary":
         folded = on_two_channels(folded)
 
@@ -80,8 +79,8 @@ def _check_neuron(layer: FoldedLayer, profile: Profile) -> None:
         )
 
 
-def _contracts(folded: FoldedNetwork, profile: Profile, weight_bits: int, input_bits: int) -> list[InputContract]:
-    """The forms the input may have; more than one where a constant channel may or may not help."""
+def _contracts(folded: FoldedNetwork, profile: Profile, input_bits: int, weight_bits: int) -> list[InputContract]:
+    """The forms the input may have; more than one where constant channels may or may not help."""
     image = folded.input
     if image.coding == "poisson":
         code = PoissonCode(mean=image.mean, std=image.std, rate=image.poisson_rate)
@@ -92,10 +91,21 @@ def _contracts(folded: FoldedNetwork, profile: Profile, weight_bits: int, input_
     bits = image.bits or input_bits
     # A constant channel would belong to one group only.
     grouped = any(s.groups > 1 for layer in folded.layers for s in layer.synapses if s.source == INPUT)
+    usual = _constant_channels(bits, weight_bits, profile)
+    counts = (0,) if grouped else (0, 1, usual, *range(usual + 1, bits + 1 if usual > 1 else 0))
     return [
-        InputContract(shape=image.shape, coding="graded", message_bits=bits, constant_channels=channels)
-        for channels in ((0,) if grouped else range(bits + 1) if weight_bits < PRECISE_BITS else (0, 1))
+        InputContract(shape=image.shape, coding="graded", message_bits=bits, constant_channels=count)
+        for count in dict.fromkeys(counts)
     ]
+
+
+def _constant_channels(message_bits: int, weight_bits: int, profile: Profile) -> int:
+    """How many it takes until two steps of a weight, times the last one's message, are within the bias mantissa."""
+    numerics, count = profile.numerics, 1
+    steps = 2 * weight_step(True, numerics, weight_bits)
+    while ((1 << message_bits) - 1 >> count - 1) * steps > numerics.bias_mantissa_max and count < message_bits:
+        count += 1
+    return count
 
 
 def _best(contracts: Sequence[InputContract], fit: Callable[[InputContract], Fitted]) -> InputContract:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from hardspike.snn.errors import SettingsError
 
 CLIP_MOST, CANDIDATES = 4.0, 61
+BLOCK = 1 << 14
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -53,9 +54,16 @@ class WeightRange:
         return exponent
 
     def squared_error(self, scale: float) -> float:
-        steps = np.rint(self.values * scale / self.step) * self.step
-        found = steps.clip(self.least, self.most) / scale
-        return float(((found - self.values) ** 2).sum())
+        # Block by block in the cache, in place: a search asks for dozens of scales.
+        total, low, high = 0.0, self.least / self.step, self.most / self.step
+        values = self.values.reshape(-1)
+        for start in range(0, values.size, BLOCK):
+            exact = values[start : start + BLOCK] * (scale / self.step)
+            steps = np.rint(exact)
+            np.clip(steps, low, high, out=steps)
+            steps -= exact
+            total += float(np.dot(steps, steps))
+        return total * (self.step / scale) ** 2
 
 
 @dataclass(frozen=True, slots=True)

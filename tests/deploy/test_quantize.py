@@ -31,7 +31,8 @@ LOIHI2 = load_profile("loihi2")
 def test_deployed_network_differs_by_rounding_alone(name: str, bits: int) -> None:
     net = build(ARCHITECTURES[name])
     x = images(ARCHITECTURES[name], 40)
-    if name == "groups and dilation" and bits == 3:  # without a constant channel no scale is left
+    # Without a constant channel, or with 54 taps that a step of 64 makes too large together, no scale is left.
+    if bits == 3 and name in ("groups and dilation", "pool on the image, biases"):
         with pytest.raises(DoesNotFitError, match="more weight bits"):
             quantize_network(fold_network(net), LOIHI2, weight_bits=bits)
         return
