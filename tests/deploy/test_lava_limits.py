@@ -73,21 +73,26 @@ def test_netx_takes_the_plain_chain() -> None:
 
 
 def test_the_sum_of_all_synapses_stays_within_32_bits() -> None:
-    """Each within the accumulator's 24 bits by itself. Bias and the wrapped current are added too."""
-    bits = NUMERICS.message_bits_max
+    """Each within the accumulator's 24 bits by itself. The current and the bias, which Lava adds too, count."""
 
-    def graph(weights: list[int], bias: int) -> ProcessGraph:
-        neurons = NeuronGroup(threshold=10, bias=np.full((1, 1, 1), bias, dtype=np.int32), bias_exponent=0)
-        synapses = tuple(ConvSynapse(source=INPUT, weight=np.full((1, 1, 1, 1), w, dtype=np.int32)) for w in weights)
+    def graph(codes: list[tuple[int, int]], bias: int = 0) -> ProcessGraph:
+        """One neuron; codes: (code, exponent) of each synapse from a pixel that sends up to 127."""
+        neurons = NeuronGroup(threshold=10, bias=np.full((1, 1, 1), bias, dtype=np.int32), bias_exponent=7)
+        synapses = tuple(
+            ConvSynapse(source=INPUT, weight=np.full((1, 1, 1, 1), code << exponent, dtype=np.int32), exponent=exponent)
+            for code, exponent in codes
+        )
         layer = GraphLayer(name="sum", shape=(1, 1, 1), synapses=synapses, neurons=neurons)
-        contract = InputContract(shape=(1, 1, 1), coding="graded", message_bits=15)
+        contract = InputContract(shape=(1, 1, 1), coding="graded", message_bits=7)
         return ProcessGraph(input=contract, layers=(layer,), time_steps=1, numerics=NUMERICS, profile="loihi2")
 
-    assert bits >= 15
     most = ((1 << 31) - 1 - 2 * (1 << 23)) >> 6
-    whole, rest = divmod(most // ((1 << 15) - 1), 255)
-    check_lava_computes(graph([255] * whole + [rest], 0))
+    assert most + 1 == 127 * (8 * (255 << 7) + 1024)
     with pytest.raises(
-        DoesNotFitError, match=f"'sum': its synapses together could reach .* beyond the {most} that Lava"
+        DoesNotFitError, match=f"'sum': its synapses together could reach {most + 1}, beyond the {most} that Lava"
     ):
-        check_lava_computes(graph([255] * whole + [rest + 1], 0))
+        check_lava_computes(graph([(255, 7)] * 8 + [(128, 3)]))
+    just = [(255, 7)] * 8 + [(127, 3), (7, 0)]  # 127 less
+    check_lava_computes(graph(just, bias=126 * 64 >> 7))
+    with pytest.raises(DoesNotFitError, match="together could reach"):
+        check_lava_computes(graph(just, bias=-(126 * 64 >> 7) - 1))
