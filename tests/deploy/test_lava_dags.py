@@ -21,7 +21,7 @@ EXTENDED = (15, 25, 33, 7, 10, 21, 66, 79, 93, 114)
 
 
 def _first_quickly(seeds: tuple[int, ...]) -> list[object]:
-    return [pytest.param(seed, marks=[] if index < 3 else pytest.mark.slow) for index, seed in enumerate(seeds)]
+    return [pytest.param(seed, marks=[] if index < 2 else pytest.mark.slow) for index, seed in enumerate(seeds)]
 
 
 def differing(graph: ProcessGraph, messages: torch.Tensor, **how: int) -> tuple[int, int, int]:

@@ -30,15 +30,16 @@ LOW = (200, 50_000, -4096, 7, 7)  # potentials sink to the lower end
 
 
 def every_neuron() -> ProcessGraph:
-    """Order, reset, initial potential and decays in all combinations that matter, a layer each, all read by one readout."""
+    """Every order and reset with and without decays, and at both ends of the potential; a layer each, read by one readout."""
     rng = np.random.default_rng(1)
     layers = []
+    start = 300 << NUMERICS.state_shift
+    states = ((0, (4096, 0), PLAIN), (start, (3000, 512), PLAIN), (0, (4096, 0), HIGH), (0, (4096, 0), LOW))
     forms = [
-        *product(("integrate-first", "fire-first"), (False, True), (0, 300 * 64), ((4096, 0), (3000, 512)), (PLAIN,)),
-        *product(("integrate-first", "fire-first"), (False, True), (0,), ((4096, 0),), (HIGH, LOW)),
-        ("fire-first", True, NUMERICS.state_max, (0, 0), HIGH),  # the current wraps
+        *product(("integrate-first", "fire-first"), (False, True), states),
+        ("fire-first", True, (NUMERICS.state_max, (0, 0), HIGH)),  # the current wraps
     ]
-    for index, (order, soft, initial, (current_decay, potential_decay), scale) in enumerate(forms):
+    for index, (order, soft, (initial, (current_decay, potential_decay), scale)) in enumerate(forms):
         threshold, reset_by, bias, exponent, weight_exponent = scale
         neurons = NeuronGroup(
             threshold=threshold,
