@@ -124,7 +124,7 @@ def _regrouped(weight: Tensor, groups: int, fewer: int) -> Tensor:
     wide = weight.new_zeros(fewer, per_block, outputs // groups, per_block, inputs, *weight.shape[2:])
     narrow = weight.view(fewer, per_block, outputs // groups, inputs, *weight.shape[2:])
     for index in range(per_block):
-        wide[:, index, :, per_block - 1 - index] = narrow[:, index]
+        wide[:, index, :, index] = narrow[:, index]
     return wide.reshape(outputs, per_block * inputs, *weight.shape[2:])
 
 
