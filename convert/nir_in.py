@@ -9,13 +9,14 @@ from hardspike.convert.nir_file import read_nir_graph
 from hardspike.convert.nir_neurons import Discretisation
 from hardspike.convert.nir_reader import SAID, SAID_TYPES, Built, NirReader
 from hardspike.convert.nir_values import parsed
-from hardspike.snn.architecture import INPUT, Architecture, Convolution, Dense, Node
+from hardspike.snn.architecture import INPUT, Architecture, Node
 from hardspike.snn.errors import FileError, SettingsError
 from hardspike.snn.membrane import NeuronSettings
 from hardspike.snn.network import SpikingNetwork
 
 AS_NIR_DEFINES = NeuronSettings(strict=True)
 MOST_STEPS = 1 << 20
+PRECISE = ("weight", "scale")  # parameters that say how precise a network is: scales where it has no weights
 
 
 def read_nir(
@@ -66,6 +67,9 @@ def read_nir(
         network = SpikingNetwork(Architecture(input=reader.image, nodes=nodes, readout=readout), time_steps)
     except SettingsError as error:
         raise FileError(f"{path}: {error}") from None
+    weights, scales = ([node.values[key] for node in graph.nodes.values() if key in node.values] for key in PRECISE)
+    if any(array.dtype == np.float64 for array in weights or scales):
+        network.double()
     _load(path, network, kept)
     return network.eval()
 
@@ -80,9 +84,6 @@ def _needed(built: dict[str, Built], last: str) -> dict[str, Built]:
 
 
 def _load(path: Path, network: SpikingNetwork, built: dict[str, Built]) -> None:
-    synapses = [entry for entry in built.values() if isinstance(entry.layer, Convolution | Dense)]
-    if any(entry.tensors["weight"].dtype == np.float64 for entry in synapses):
-        network.double()
     for name, entry in built.items():
         tensors = {key: torch.from_numpy(np.array(array, dtype=np.float64)) for key, array in entry.tensors.items()}
         loaded = network.layers[name].load_state_dict(tensors, strict=False)
