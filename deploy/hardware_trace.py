@@ -9,6 +9,8 @@ import lzma
 import math
 import re
 import struct
+import tokenize
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -33,7 +35,7 @@ npy: Any = np.lib.format  # numpy 1.26 gives it no types
 RAILS = ("total", "vdd", "vddm", "vddio")
 FACTS_BYTES, HEADER_BYTES, TEXT_MAX = 1 << 20, 10_000, 400
 MEASURED_MAX = 1 << 24  # numbers in a series of times or powers
-IMAGES_MAX = 1 << 20
+IMAGES_MAX, QUANTITY_MAX = 1 << 20, 1e12
 PERIOD_MAX, DELAY_MAX, CHIPS_MAX = 1 << 20, 1 << 10, 1 << 12
 # What zipfile and numpy answer damage with.
 DAMAGE = (
@@ -49,6 +51,8 @@ DAMAGE = (
     SyntaxError,
     TypeError,
     ValueError,
+    Warning,
+    tokenize.TokenError,
 )
 
 
@@ -227,7 +231,7 @@ class _Reader:
     def _positive(self, name: str, shape: Shape, *, above: bool = True) -> Tensor:
         """Finite float64, above 0."""
         values = self._array(name, "f", shape).astype(np.float64)
-        if not values.size or not np.isfinite(values).all() or (above and values.min() <= 0):
+        if not values.size or not (np.abs(values) < QUANTITY_MAX).all() or (above and values.min() <= 0):
             raise FileError(f"{self.path}: array '{name}' must hold finite numbers{' above 0' if above else ''}")
         return torch.from_numpy(values)
 
@@ -294,7 +298,9 @@ def _parsed(content: bytes) -> NDArray[Any]:
     """The array of an .npy file in memory; the size that its header claims must be the size that is there."""
     stream = BytesIO(content)
     reader = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[npy.read_magic(stream)]
-    shape, fortran, dtype = reader(stream, max_header_size=HEADER_BYTES)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # numpy repairs some headers, and only warns
+        shape, fortran, dtype = reader(stream, max_header_size=HEADER_BYTES)
     if dtype.hasobject:
         raise ValueError("holds a pickled array, which could run any code")
     if fortran or any(side < 0 for side in shape) or math.prod(shape) * dtype.itemsize != len(content) - stream.tell():
