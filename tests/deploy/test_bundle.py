@@ -13,30 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hardware_traces import Sent, sent
+from hardware_traces import PROVENANCE, Sent, sent, spiking_output, unpacked
 from random_graphs import CASES
 
 from hardspike.deploy import bundle, run_on_loihi
-from hardspike.deploy.bundle import BundleSet, Provenance, write_bundle
+from hardspike.deploy.bundle import BundleSet, write_bundle
 from hardspike.deploy.emulator import EmulatorBackend
 from hardspike.deploy.fixed_zip import npz_bytes, zip_bytes
 from hardspike.snn.errors import DataError, FileError, HardspikeError, UnsupportedLayerError
 
 FILES = ["run_on_loihi.py", "network.net", "images.npz", "expected.npz", "README.md", "manifest.json"]
-PROVENANCE = Provenance(run="digits", commit="0123abcd+", version="9.8.7")
-
-
-def spiking_output(made: Sent, threshold: int = 60) -> Sent:
-    """The same, but the last layer fires."""
-    *before, last = made.graph.layers
-    neurons = replace(last.neurons, spiking=True, threshold=threshold)
-    return replace(made, graph=replace(made.graph, layers=(*before, replace(last, neurons=neurons))))
-
-
-def unpacked(path: Path, folder: Path) -> Path:
-    with zipfile.ZipFile(path) as archive:
-        archive.extractall(folder)
-    return folder
 
 
 @pytest.fixture

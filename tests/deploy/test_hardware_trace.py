@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hardware_traces import POWER, MadeTrace, Sent, made_trace, sent, with_power
+from hardware_traces import POWER, MadeTrace, Sent, made_trace, sent, spiking_output, with_power
 from random_graphs import CASES
 
 from hardspike.deploy import hardware_check
@@ -37,12 +37,6 @@ def read(trace: MadeTrace, of: Sent) -> HardwareTrace:
 
 def checked(trace: MadeTrace, of: Sent, profile: Any = LOIHI1) -> Measurement:
     return check_trace(read(trace, of), of.graph, of.sets, profile)
-
-
-def fires(of: Sent, threshold: int = 60) -> Sent:
-    *before, last = of.graph.layers
-    last = replace(last, neurons=replace(last.neurons, spiking=True, threshold=threshold))
-    return replace(of, graph=replace(of.graph, layers=(*before, last)))
 
 
 @pytest.mark.parametrize("case", [0, 1, 5, 12])
@@ -77,7 +71,7 @@ def test_a_chip_that_does_what_the_emulator_does_is_equal(
 @pytest.mark.parametrize("spiking", [True, False])
 def test_what_was_not_recorded_is_not_compared(layers: str, states: bool, spiking: bool, tmp_path: Path) -> None:
     of = sent(CASES[0], tmp_path)
-    of = fires(of) if spiking else of
+    of = spiking_output(of) if spiking else of
     found = checked(made(of, layers=layers, states=states), of)
     assert found.equal
     rows = [row.what for row in found.rows if row.name == "clean"]

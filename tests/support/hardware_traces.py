@@ -6,7 +6,8 @@ tests/deploy/test_run_on_loihi.py holds these against what it writes when it run
 import hashlib
 import io
 import json
-from dataclasses import dataclass, field
+import zipfile
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ import numpy as np
 import torch
 from random_graphs import GraphCase, build, random_messages
 
-from hardspike.deploy.bundle import BundleSet, file_sha256, stored_messages
+from hardspike.deploy.bundle import BundleSet, Provenance, file_sha256, stored_messages
 from hardspike.deploy.emulator import EmulatorBackend
 from hardspike.deploy.netx_file import write_netx
 from hardspike.deploy.process_graph import ProcessGraph
 from hardspike.deploy.run_on_loihi import TRACE
 
+PROVENANCE = Provenance(run="digits", commit="0123abcd+", version="9.8.7")
 POWER = {"total": (0.7, 0.2), "vdd": (0.3, 0.1), "vddm": (0.35, 0.08), "vddio": (0.05, 0.02)}  # mean, static, watt
 
 
@@ -36,14 +38,29 @@ class Sent:
         return file_sha256(self.net)
 
 
-def sent(case: GraphCase, folder: Path, images: tuple[int, int] = (4, 3), graph: ProcessGraph | None = None) -> Sent:
-    graph = build(case) if graph is None else graph
+def sent(case: GraphCase, folder: Path, images: tuple[int, int] = (4, 3)) -> Sent:
+    graph = build(case)
     net = folder / "network.net"
     write_netx(net, graph)
     messages, dim = random_messages(case, graph, sum(images)), 1 if graph.input.has_time else 0
     labels = torch.arange(sum(images)) % graph.output.shape[0]
     parts = zip(("clean", "attack"), messages.split(images, dim), labels.split(images), strict=True)
     return Sent(graph, net, [BundleSet(name=name, messages=part, labels=own) for name, part, own in parts])
+
+
+def spiking_output(made: Sent, threshold: int = 60) -> Sent:
+    """The same, but the last layer fires."""
+    *before, last = made.graph.layers
+    neurons = replace(last.neurons, spiking=True, threshold=threshold)
+    graph = replace(made.graph, layers=(*before, replace(last, neurons=neurons)))
+    write_netx(made.net, graph)
+    return replace(made, graph=graph)
+
+
+def unpacked(path: Path, folder: Path) -> Path:
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(folder)
+    return folder
 
 
 @dataclass
