@@ -53,7 +53,9 @@ def measured_status(network: Numbers) -> tuple[str, str] | None:
 def si(value: float, unit: str) -> str:
     """Three digits with a prefix: `1.66 mJ`; a dash for a value below 0 is a real minus sign."""
     size = abs(value)
-    name, scale = next(((name, scale) for name, scale in PREFIXES if size >= scale), ("", 1.0))
+    name, scale = next(
+        ((name, scale) for name, scale in PREFIXES if size >= scale), PREFIXES[-1] if size else PREFIXES[0]
+    )
     digits = f"{size / scale:.0f}" if size / scale >= 100 else f"{size / scale:.3g}"
     return f"{MINUS if value < 0 else ''}{digits}{SPACE}{name}{unit}"
 
