@@ -33,6 +33,13 @@ class Spread:
     p99: float
     max: float
 
+    @staticmethod
+    def of(values: Tensor) -> "Spread":
+        """values: [N], at least one."""
+        values = values.double()
+        p50, p95, p99 = torch.quantile(values, torch.tensor([0.5, 0.95, 0.99], dtype=values.dtype)).tolist()
+        return Spread(mean=float(values.mean()), p50=p50, p95=p95, p99=p99, max=float(values.max()))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quantity:
@@ -168,7 +175,4 @@ def _beside(name: str, work: _Work, clean: _Work) -> SetWork:
 
 
 def _quantity(values: Tensor, clean: Tensor) -> Quantity:
-    ratio = values / clean
-    p50, p95, p99 = torch.quantile(ratio, torch.tensor([0.5, 0.95, 0.99], dtype=ratio.dtype)).tolist()
-    spread = Spread(mean=float(ratio.mean()), p50=p50, p95=p95, p99=p99, max=float(ratio.max()))
-    return Quantity(ratio=spread, mean=float(values.mean()))
+    return Quantity(ratio=Spread.of(values / clean), mean=float(values.mean()))

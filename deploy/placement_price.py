@@ -27,7 +27,7 @@ BETWEEN_CHIPS = "messages between chips"
 class PlacedEnergy:
     """By one cost set. Joule, float64 [T, B, cores + 1], the last column the host's input messages.
 
-    parts: synapses, neurons, network. layer_of_core: of each column. unpriced: terms inside the chip without a constant.
+    parts: synapses, neurons, messages, hops. layer_of_core: of each column. unpriced: terms inside the chip without a constant.
     static_w: power of the chips in use, None where unknown, 0 where it is in the prices.
     """
 
@@ -82,8 +82,8 @@ def energy_of_events(events: CoreEvents, network: PlacedNetwork, profile: Profil
         "neurons": _joule(events.active, costs.neuron_update_active)
         + _joule(events.active, costs.spike_out)
         + _joule(events.idle, costs.neuron_update_idle),
-        "network": _joule(events.messages_out, costs.message)
-        + _joule(events.hops_east_west, costs.hop_east_west)
+        "messages": _joule(events.messages_out, costs.message),
+        "hops": _joule(events.hops_east_west, costs.hop_east_west)
         + _joule(events.hops_north_south, costs.hop_north_south),
     }
     unpriced = list(costs.unpriced)

@@ -203,6 +203,20 @@ class Certify(Measurement):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Place(Measurement):
+    """Where the deployed network would sit on chips, and what test images cost there: cores, binding limits, energy, time.
+
+    Energy is an interval over the cost sets of a profile, static energy stands apart, and what has no price is named. Beside no
+    chip: bare operations against the ANN's. Exit code 1 when a single chip is named and the network does not fit it; with several,
+    or none named, the table says which fit.
+    """
+
+    profiles: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PROFILE ...")] = ()
+    """Hardware profiles by name (loihi1 loihi2 speck spinnaker2 truenorth), or paths of .toml files; all otherwise.
+    Profiles of bare arithmetic (cmos45) price the operations only."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Energy(Measurement):
     """Make the deployed network work as hard as possible within eps: most synaptic operations, the class kept or not.
 

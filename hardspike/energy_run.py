@@ -29,7 +29,7 @@ def energy_run(
     Images and numbers are kept in the run's folder `energy`.
     """
     graph, profile = load_graph(folder.graph), load_profile(folder.recipe.report.cost_profile)
-    values, tables = [], []
+    values, tables, notes = [], [], []
     for eps in budgets:
         made: dict[str, Tensor] = {}
         for name, keep_class in OBJECTIVES.items():
@@ -44,9 +44,15 @@ def energy_run(
         report = energy_report(graph, data.images, sets, profile, progress=progress.advance)
         values.append({"eps": eps, "steps": steps, "seed": seed} | asdict(report))
         tables.append(_table(report, eps, seed))
+        notes = [_not_timed(report)] if report.cores is None else []
     path = folder.path / "energy" / "energy.json"
     write_json(path, values)
-    return Summary(values, tables, [f"every number: {path}"])
+    return Summary(values, tables, [*notes, f"every number: {path}"])
+
+
+def _not_timed(report: EnergyReport) -> str:
+    """Why there is no time of the busiest core, the same at every budget."""
+    return f"no time of the busiest core: {report.not_placed or f'profile {report.profile} has no cores or no time per event'}"
 
 
 def _accuracy_attack(folder: RunFolder, count: int, eps: float) -> dict[str, Tensor]:
@@ -77,9 +83,10 @@ def _table(report: EnergyReport, eps: float, seed: int) -> Any:
             ]
         )
     columns = ["images", "class kept", "spikes", "operations", "p95", "max", "energy", "busiest core"]
+    busiest = "" if report.cores is None else f" and time of the busiest of {report.cores} cores"
     title = (
-        f"times the clean image's, mean over {report.samples} test images, eps {eps:.4g}, seed {seed}; energy and time of the "
-        f"busiest of {report.cores} cores with {report.profile}'s price sets"
+        f"times the clean image's, mean over {report.samples} test images, eps {eps:.4g}, seed {seed}; "
+        f"energy{busiest} with {report.profile}'s price sets"
     )
     return table(title, columns, rows)
 

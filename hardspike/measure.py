@@ -5,10 +5,11 @@ import torch
 from hardspike.attack.members import parse_member
 from hardspike.attack.settings import TARGETS, budget
 from hardspike.certify_run import certify_run
-from hardspike.commands import Certify, Corrupt, Energy, Fault, Measurement
+from hardspike.commands import Certify, Corrupt, Energy, Fault, Measurement, Place
 from hardspike.corrupt_run import corrupt_run
 from hardspike.energy_run import energy_run
 from hardspike.fault_run import fault_run
+from hardspike.place_run import chip_profiles, place_run
 from hardspike.run_folder import RunFolder
 from hardspike.snn.data import load_dataset
 from hardspike.snn.errors import SettingsError, unknown_name
@@ -29,6 +30,9 @@ def measure(command: Measurement, folder: RunFolder, progress: Progress) -> Summ
             budgets = budgets_of(command.eps)
             require("smoothing", command.smoothing, all(s > 0 for s in command.smoothing), "give values above 0")
             return certify_run(folder, data, budgets, command.smoothing, progress)
+        case Place():
+            folder.require_finished("deploy")
+            return place_run(folder, data, chip_profiles(command.profiles, folder), progress)
         case Energy():
             folder.require_finished("deploy")
             budgets = budgets_of(command.eps) if command.eps else folder.recipe.attack.eps

@@ -5,9 +5,12 @@ from typing import Any
 
 from rich.table import Table
 
+from hardspike.deploy.chip_report import Occupied
 from hardspike.deploy.graph_file import load_graph
 from hardspike.deploy.lava_limits import check_netx_holds
+from hardspike.deploy.placement import place
 from hardspike.deploy.process_graph import EXTENSIONS, ProcessGraph
+from hardspike.hw_profiles.profile import load_profile
 from hardspike.results import adversarial_sets, equalities, layer_fits, replayed_sets
 from hardspike.run_folder import RunFolder
 from hardspike.show import equalities_table, results_table, table
@@ -85,10 +88,22 @@ def _fit(folder: RunFolder) -> Summary:
     columns = ["layer", "scale", "binding limit", "largest weight", "threshold", "largest bias", "weight error"]
     columns += ["rms", "to zero", "wraps / clips"]
     title = f"deployed to {folder.recipe.deploy.profile}, {folder.recipe.deploy.weight_bits}-bit weights"
+    placement = _placement(folder, graph)
     lines = [f"process graph: {folder.graph}", f".net file: {_net_file(folder, graph)}", *_beyond_the_chip(graph)]
+    lines.append(f"placement: {placement}")
     net = str(folder.net) if folder.net.is_file() else None
     values = {"layers": fits, "overflows": overflows, "graph": str(folder.graph), "net": net}
+    values["placement"] = placement
     return Summary(values, [table(title, columns, rows)], lines)
+
+
+def _placement(folder: RunFolder, graph: ProcessGraph) -> str:
+    """Cores, chips and what binds on the chip that the graph was compiled for; or why it finds no place there."""
+    try:
+        placed = place(graph, load_profile(folder.recipe.deploy.profile))
+    except HardspikeError as refused:
+        return f"none; {refused}"
+    return f"{Occupied.by(placed).line()}; all of it: hardspike place {folder.path}"
 
 
 def _net_file(folder: RunFolder, graph: ProcessGraph) -> str:

@@ -178,7 +178,7 @@ def test_energy_per_layer_step_core_and_sample() -> None:
     assert list(layers) == ["conv0", "conv1", "output", INPUT]
     torch.testing.assert_close(torch.stack(list(layers.values())).sum(0), sanafe.dynamic_j.sum(2))
     assert float(sanafe.parts["neurons"][..., -1].sum()) == float(sanafe.parts["synapses"][..., -1].sum()) == 0
-    assert float(sanafe.parts["network"][..., -1].sum()) > 0  # the host's messages
+    assert float(sanafe.parts["messages"][..., -1].sum()) > 0  # the host's messages
     low, high = priced.dynamic_interval_j()
     assert bool((low < high).all())
     torch.testing.assert_close(low, davies.dynamic_j.sum((0, 2)))
