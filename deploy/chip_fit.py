@@ -24,7 +24,7 @@ class ChipFit:
 
 
 def fit_chip(graph: ProcessGraph, profile: Profile) -> ChipFit:
-    """Check the graph's integers against the profile's arithmetic, where it gives one, then place it. What does not fit is no error here."""
+    """Check the integers against the profile's arithmetic, where it gives one, then place the graph. A misfit is no error here."""
     reasons = _integer_reasons(graph, profile)
     try:
         return ChipFit(fits=not reasons, reasons=reasons, placement=_placed(graph, profile))
