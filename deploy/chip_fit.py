@@ -26,35 +26,31 @@ class ChipFit:
 def fit_chip(graph: ProcessGraph, profile: Profile) -> ChipFit:
     """Check the integers against the profile's arithmetic, where it gives one, then place the graph. A misfit is no error here."""
     reasons = _integer_reasons(graph, profile)
+    apart = profile.integers is None  # otherwise messages are among the integers
     try:
-        return ChipFit(fits=not reasons, reasons=reasons, placement=_placed(graph, profile))
+        return ChipFit(fits=not reasons, reasons=reasons, placement=place(graph, profile, check_messages=apart))
     except SettingsError as missing:  # no rule
         return ChipFit(fits=None, reasons=(*reasons, str(missing)), placement=None)
     except DoesNotFitError as refused:
         reasons = (*reasons, str(refused))
+    if not apart:
+        return ChipFit(fits=False, reasons=reasons, placement=None)
     try:
-        placement = place(graph, profile, check_messages=False)
+        return ChipFit(fits=False, reasons=reasons, placement=place(graph, profile, check_messages=False))
     except DoesNotFitError as refused:
         return ChipFit(fits=False, reasons=tuple(dict.fromkeys((*reasons, str(refused)))), placement=None)
-    return ChipFit(fits=False, reasons=reasons, placement=placement)
-
-
-def _placed(graph: ProcessGraph, profile: Profile) -> Placement:
-    # Messages are among the integers where the profile has them.
-    return place(graph, profile, check_messages=profile.integers is None)
 
 
 def _integer_reasons(graph: ProcessGraph, profile: Profile) -> tuple[str, ...]:
     """A graph checks itself against its arithmetic; it names the first fault, so the messages' is taken out to see the next."""
     if profile.integers is None:
         return ()
-    wide = replace(
-        profile.integers, message_bits_max=max(profile.integers.message_bits_max, graph.input.message_bits, 2)
-    )
+    bits = max(profile.integers.message_bits_max, graph.input.message_bits, 2)
     found = []
-    for numerics in (profile.integers, wide):
+    for numerics in (profile.integers, replace(profile.integers, message_bits_max=bits)):
         try:
             replace(graph, numerics=numerics, profile=profile.name)
+            break
         except DoesNotFitError as refused:
             found.append(str(refused))
     return tuple(dict.fromkeys(found))

@@ -6,7 +6,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined, Template
+from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from hardspike.attack.members import STEP_RATIO, parse_member, split_name
@@ -20,6 +20,7 @@ from hardspike.deploy.report_figures import (
     time_figure,
 )
 from hardspike.deploy.report_measured import measured_runs, measured_status, section_title
+from hardspike.deploy.si_prefix import si, si_range
 
 Numbers = dict[str, Any]
 DASH = "–"
@@ -148,6 +149,7 @@ def render_page(numbers: Numbers) -> str:
 @cache
 def _template() -> Template:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.loader = FunctionLoader(lambda name: (files(__package__) / "templates" / name).read_text("utf-8"))
     environment.filters |= {
         "percent": percent,
         "interval": interval,
@@ -155,10 +157,12 @@ def _template() -> Template:
         "energy": energy,
         "small": small,
         "first_matching": _first_matching,
+        "si": si,
+        "si_range": si_range,
     }
     environment.globals |= {"FORMS": FORMS, "EQUALITIES": EQUALITIES, "CHECKS": CHECKS, "BINDING": BINDING}
     environment.globals |= {"DASH": DASH, "change": change}
-    return environment.from_string((files(__package__) / "templates" / "report.html.j2").read_text("utf-8"))
+    return environment.get_template("report.html.j2")
 
 
 def percent(share: Numbers | float) -> str:

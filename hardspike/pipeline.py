@@ -16,6 +16,7 @@ from hardspike.control_process import ControlProcess
 from hardspike.convert.conversion import converted
 from hardspike.convert.given_network import given_network
 from hardspike.deploy.backends import make_backend
+from hardspike.deploy.chip_report import chip_report
 from hardspike.deploy.compile import compile_network
 from hardspike.deploy.energy import NOT_PRICED
 from hardspike.deploy.graph_file import load_graph, save_graph
@@ -45,6 +46,7 @@ from hardspike.train.loop import fit
 from hardspike.train.settings import FitSettings
 
 OVERFLOW_IMAGES = 64
+PLACED_IMAGES = 64  # a report's; `hardspike place` takes more
 
 
 @dataclass(slots=True)
@@ -287,7 +289,15 @@ class Pipeline:
                 "sets": {name: asdict(cost_set) for name, cost_set in costs.costs.items()},
                 "not_priced": NOT_PRICED,
             },
+            "placement": self._placement(networks[0]),
         }
+
+    def _placement(self, network: NetworkResult) -> dict[str, Any]:
+        """On the chip the network was compiled for, and on the one whose prices the report uses."""
+        recipe = self.folder.recipe
+        profiles = [load_profile(name) for name in dict.fromkeys((recipe.deploy.profile, recipe.report.cost_profile))]
+        images = self.splits().test.first(min(PLACED_IMAGES, recipe.replay.images))
+        return asdict(chip_report(network.graph, network.ann, images, profiles))
 
     def _watch(self, stage: str, epochs: int) -> Callable[[dict[str, Any]], None]:
         self.progress.begin(stage, epochs)

@@ -279,6 +279,13 @@ def test_hostile_text_is_shown_as_text() -> None:
         numbers["energy"]["sets"]["sanafe"]["neuron_update_idle"][key] = HOSTILE
     for one in numbers["examples"]:
         one["broken_by"] = HOSTILE
+    numbers["placement"] |= {"compiled_for": HOSTILE, "outside": [HOSTILE]}
+    for chip in numbers["placement"]["chips"]:
+        chip |= {"profile": HOSTILE, "chip": HOSTILE, "reasons": [HOSTILE]}
+        for one in (chip["work"] or {"prices": [], "times": []})["prices"]:
+            one |= {"costs": HOSTILE, "title": HOSTILE, "no_total": HOSTILE}
+        for one in (chip["work"] or {"prices": [], "times": []})["times"]:
+            one |= {"times": HOSTILE, "title": HOSTILE}
     for tested in numbers["networks"]:
         tested |= {"name": HOSTILE, "training": HOSTILE, "profile": HOSTILE, "backend": HOSTILE}
         tested["fit"][0]["binding"] = HOSTILE

@@ -16,6 +16,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+from placement_example import placement_example
+
 FORMS = ("ann", "snn", "deployed")
 STEPS = 4
 SETS = ("davies2018", "sanafe")
@@ -217,6 +219,7 @@ def report_example(**main: Any) -> dict[str, Any]:
             },
             "not_priced": ("messages between cores", "static power"),
         },
+        "placement": placement_example(main.get("layers", ("spike1", "spike2", "dense3"))),
     }
 
 
