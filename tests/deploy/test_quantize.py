@@ -48,19 +48,26 @@ def test_deployed_network_differs_by_rounding_alone(name: str, bits: int) -> Non
         assert fit.relative_weight_error <= half / (fit.largest_weight - half)
 
 
-def test_first_layer_bias_is_exact_to_the_unit_though_it_exceeds_the_mantissa() -> None:
-    """Coarse part by the constant channel, the rest in the mantissa: together round(scale * bias) at every position."""
-    name = "padded convolution, pool, dense"
+@pytest.mark.parametrize(("bits", "channels"), [(8, 1), (6, 1), (5, 2), (4, 3), (3, 4), (2, 5)])
+@pytest.mark.parametrize("name", ["padded convolution, pool, dense", "dense only"])
+def test_first_layer_bias_is_exact_to_the_unit_though_it_exceeds_the_mantissa(
+    name: str, bits: int, channels: int
+) -> None:
+    """Coarse part by the constant channels, the rest in the mantissa: together round(scale * bias) at every position."""
     folded = fold_network(build(ARCHITECTURES[name]))
-    graph, fits = quantize_network(folded, LOIHI2)
-    assert fits[0].constant_channel and graph.input.constant_channels == 1
+    graph, fits = quantize_network(folded, LOIHI2, weight_bits=bits)
+    assert fits[0].constant_channel and graph.input.constant_channels == channels
+    assert fits[0].binding != "numerics.bias_mantissa_max"
     target = np.rint(folded.layers[0].bias.numpy() * fits[0].scale)
     assert np.abs(target).max() > LOIHI2.numerics.bias_mantissa_max
     black = append_constant_channels(torch.zeros(1, *graph.input.shape, dtype=torch.int64), graph.input)
     silent = replace(graph, layers=graph.layers[:1])
     trace = Oracle(silent).run([black[0, : graph.input.shape[0]].flatten().tolist()])
     response = np.array(trace.potentials["a_spike"][0]).reshape(graph.layers[0].shape)
-    assert np.array_equal(response, target.astype(np.int64) << 6)
+    assert np.array_equal(response, np.broadcast_to(target, response.shape).astype(np.int64) << 6)
+    emulated = EmulatorBackend().run(silent, torch.zeros(1, *graph.input.shape, dtype=torch.int64), keep_states=True)
+    assert emulated.states is not None
+    assert np.array_equal(emulated.states.potentials["a_spike"][0, 0].numpy(), response)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
