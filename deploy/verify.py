@@ -2,7 +2,7 @@
 
 1 folded = unfolded                 float64, every input current and logit, relative tolerance 1e-9
 2 emulator = oracle                 every spike, current, potential and output, exactly
-3 emulator = Lava                   fixed-point simulation built from Lava processes, every spike and output, exactly
+3 emulator = Lava                   fixed-point simulation built from Lava processes, every spike, state and output, exactly
 4 `.net` file = graph               every integer that netx reads from the file, and every spike it then gives
 5 emulator = lava-dl's own networks ground truth shipped in the lava-dl wheel
 6 float SNN and emulator            measured, not equal: class agreement, spike-count correlation, first divergence
@@ -75,7 +75,8 @@ def verify_network(
     watch.advance(note="oracle")
     if lava_available():
         lava = LavaBackend().run(graph, messages, keep_states=True)
-        rows.append(_compare_traces(lava, trace, "3 emulator = Lava", f"{len(data)} images, spikes and outputs"))
+        what = f"{len(data)} images, spikes, currents, potentials, outputs"
+        rows.append(_compare_traces(lava, trace, "3 emulator = Lava", what))
         watch.advance(note="Lava")
         rows += _compare_netx(graph, net_path, messages, trace)
         watch.advance(note=".net")
@@ -147,6 +148,12 @@ def _compare_traces(found: Trace, expected: Trace, name: str, what: str) -> Equa
     counter = Counter()
     firing = {layer: expected.states.spikes[layer] for layer in expected.spikes}
     counter.add_all("spike", found.states.spikes, firing)
+    for kind, mine, theirs in (
+        ("current", found.states.currents, expected.states.currents),
+        ("potential", found.states.potentials, expected.states.potentials),
+    ):
+        if mine:  # netx shows none
+            counter.add_all(kind, mine, theirs)
     counter.add("output", found.output, expected.output)
     return counter.row(name, what)
 
