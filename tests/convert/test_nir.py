@@ -133,6 +133,28 @@ def test_every_geometry_with_folded_norms(name: str, tmp_path: Path) -> None:
         torch.testing.assert_close(back(pictures(net)), net(pictures(net)), rtol=1e-9, atol=1e-9)
 
 
+def test_layers_with_several_readers(tmp_path: Path) -> None:
+    """A convolution that is read beside its norm keeps its weights; a dropout is the same as what it reads."""
+    layers = [("a", conv(4)), ("n", BatchNorm()), ("both", WeightedSum(initial=(0.5, 0.5))), ("fire", Spiking())]
+    plain = chain(image(1, 5, 4), [*layers[:2], ("d", Dropout(share=0.5)), ("both", layers[3][1]), *HEAD])
+    nodes = list(plain.nodes)
+    nodes[2] = replace(nodes[2], sources=("n",))
+    sums = [
+        replace(nodes[2], name="both", layer=layers[2][1], sources=("a", "n")),
+        replace(nodes[2], name="same", layer=layers[2][1], sources=("n", "d")),
+        replace(nodes[2], name="all", layer=layers[2][1], sources=("both", "same")),
+        replace(nodes[3], name="fire", sources=("all",)),
+        replace(nodes[4], sources=("fire",)),
+    ]
+    net = trained(replace(plain, nodes=(*nodes[:3], *sums, *nodes[5:])), torch.float64)
+    net.layers["same"].weight.data.fill_(0.75)  # type: ignore[union-attr, operator]
+    write_nir(tmp_path / "a.nir", net)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            read_nir(tmp_path / "a.nir")(pictures(net)), net(pictures(net)), rtol=1e-9, atol=1e-9
+        )
+
+
 def test_a_node_that_somebody_changed_counts_as_it_is(tmp_path: Path) -> None:
     """Metadata only add what rounding hides: neither an old leak nor an old normalisation wins over the nodes."""
     net = trained(chain(image(1, 5, 4), [*block("a", conv(4)), *HEAD]), torch.float64)
@@ -235,6 +257,25 @@ def test_a_gain_goes_into_the_threshold(tmp_path: Path) -> None:
     scaled.nodes["twice"] = node("Scale", scale=np.full((3, 6, 8), 2.0))
     scaled.edges[1:2] = [("net.0", "twice"), ("twice", "net.1")]
     assert float(read(tmp_path, scaled).neurons()["net_1"].threshold) == 0.5
+
+
+def test_sums_over_windows_reach_the_next_convolution(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    second = {
+        "weight": rng.normal(size=(5, 3, 3, 4)).astype(np.float32),
+        "bias": np.ones(5, dtype=np.float32),
+        "stride": 1,
+        "padding": 0,
+        "dilation": 1,
+        "groups": 1,
+    }
+    graph = foreign(**{"net.3": node("Conv2d", **second), "net.4": None})
+    graph = line(**graph.nodes)
+    net = read(tmp_path, graph)
+    last = net.layers[net.architecture.nodes[-1].name]
+    assert isinstance(last, nn.Conv2d) and last.bias is not None
+    assert np.array_equal(last.weight.detach().numpy(), 4 * second["weight"])
+    assert last.bias.tolist() == [1.0] * 5
 
 
 def test_flat_input_takes_images_of_any_such_size(tmp_path: Path) -> None:
