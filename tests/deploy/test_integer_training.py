@@ -265,6 +265,8 @@ def test_batch_statistics_and_evaluation_mode_leave_no_trace() -> None:
     trained(network, images, 2)
     for (name, mine), other in zip(network.named_buffers(), net.buffers(), strict=True):
         assert torch.equal(mine, other), name
+    for _ in range(2):  # without a step between
+        network(images).sum().backward()
     network.eval()
     pixels = images.clone().requires_grad_(True)
     (grad,) = torch.autograd.grad(network(pixels).sum(), pixels)
