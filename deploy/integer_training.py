@@ -108,7 +108,7 @@ class IntegerNetwork(SpikingNetwork):
         self._keep_above_floors()
         values = _versions((*self.parameters(), *self.buffers()))
         if self._compiled is None or self._compiled.of != values:
-            graph, _ = compile_folded(fold_network(self), self.settings)
+            graph, _ = compile_folded(fold_network(self, step_norms=self.settings.step_norms), self.settings)
             self._compiled = _Compiled(values, graph, Emulator(graph, detach_reset=self._detaches_reset))
         return self._compiled
 
@@ -117,7 +117,7 @@ class IntegerNetwork(SpikingNetwork):
         return any(neuron.settings.detach_reset for neuron in self.neurons().values())
 
     def _trained(self, compiled: _Compiled) -> "TrainedEmulator":
-        folded = fold_network(self, differentiable=True)
+        folded = fold_network(self, step_norms=self.settings.step_norms, differentiable=True)
         thresholds = {name: neuron.threshold for name, neuron in self.neurons().items()}
         made = TrainedEmulator(compiled.graph, folded, thresholds, detach_reset=self._detaches_reset)
 

@@ -44,6 +44,7 @@ def spreads(graph: Graph) -> tuple[StepNormSpread, ...]:
 
 def _spread(values: Tensor) -> float:
     """values: [T, C]."""
+    values = values.detach()
     mean = values.mean(0)
     largest = float(mean.abs().max())
     return float((values - mean).abs().max()) / largest if largest else 0.0

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from random_architectures import architectures
-from settled_networks import pictures, settled
+from settled_networks import narrow, pictures, settled
 from small_networks import ARCHITECTURES, FLAT, build, conv
 from torch import Tensor, nn
 
@@ -22,12 +22,14 @@ from hardspike.deploy.integer_training import IntegerNetwork, TrainedEmulator, f
 from hardspike.deploy.oracle import Oracle
 from hardspike.deploy.process_graph import NeuronGroup, ProcessGraph
 from hardspike.snn.architecture import Architecture, Dense, ImageInput, Spiking, chain
+from hardspike.snn.blueprint import Blueprint
 from hardspike.snn.data import ImageSet, Splits
 from hardspike.snn.errors import DoesNotFitError, HardspikeError, SettingsError
 from hardspike.snn.membrane import NeuronSettings
 from hardspike.snn.network import SpikingNetwork
 from hardspike.snn.neuron import plain_torch
 from hardspike.snn.surrogate import parse_surrogate, surrogate_gradient
+from hardspike.snn.zoo import build_architecture
 from hardspike.train.loop import fit
 from hardspike.train.settings import FitSettings
 
@@ -146,6 +148,23 @@ def test_any_network_that_can_be_deployed_can_be_trained(architecture: Architect
             _ = network.graph
         except DoesNotFitError:
             return
+
+
+@pytest.mark.parametrize("norm", ["td", "per-step"])
+def test_residual_networks_train_through_integers(norm: str) -> None:
+    """Several synapses per layer, and batch norms per step folded to their means."""
+    shown = ImageInput(shape=(3, 16, 16), mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+    blueprint = Blueprint(image=shown, num_classes=5, norm=norm, norm_steps=4)  # type: ignore[arg-type]
+    architecture = narrow(build_architecture("resnet_mini", blueprint), 16)
+    chosen = replace(LOW, step_norms="mean")
+    network = IntegerNetwork(settled(architecture), chosen)
+    images = pictures(architecture, 3)
+    logits = trained(network, images, 1, rate=1e-3)
+    graph, _ = compile_network(network.as_float(), chosen)
+    assert any(len(layer.synapses) > 1 for layer in graph.layers)
+    assert_same_integers(network.graph, graph)
+    assert torch.equal(logits, Emulator(graph)(images))
+    assert all(p.grad is not None for p in network.parameters() if p.requires_grad)
 
 
 def exact_network(neuron: NeuronSettings, seed: int = 0) -> SpikingNetwork:
