@@ -49,8 +49,8 @@ def read_nir_graph(path: Path) -> NirGraph:
             raise FileError(f"{path}: node is of type '{kind}', not NIRGraph; write a whole graph")
         nodes = {}
         for name in root["nodes"]:
-            where = f"{path}: node '{_printable(name)}'"
-            if len(name) > LONGEST_NAME or not name.isprintable():
+            where = f"{path}: node '{str(name)[:LONGEST_NAME]}'"
+            if not _is_name(name):
                 raise FileError(f"{where} has no short printable name; the file is damaged")
             nodes[name] = _node(root["nodes"], name, where)
         return NirGraph(nodes, _edges(root, path), _metadata(root, f"{path}: node"))
@@ -83,8 +83,10 @@ def _node(nodes: Any, name: str, where: str) -> NirNode:
     kind = _text(group, "type", where)
     values = {}
     for key in group:
-        if not key.isprintable() or len(key) > LONGEST_NAME:
-            raise FileError(f"{where} holds '{_printable(key)}', which is no parameter of NIR; the file is damaged")
+        if not _is_name(key):
+            raise FileError(
+                f"{where} holds '{str(key)[:LONGEST_NAME]}', which is no parameter of NIR; the file is damaged"
+            )
         if key not in ("type", "metadata") and isinstance(group.get(key), h5py.Dataset):
             values[key] = read_dataset(group, key, where)
     return NirNode(kind, values)
@@ -103,7 +105,7 @@ def _metadata(group: Any, where: str) -> dict[str, str]:
     if not isinstance(found, h5py.Group):
         return {}
     texts = {}
-    for key in found:
+    for key in filter(_is_name, found):
         item = found.get(key)
         if isinstance(item, h5py.Dataset) and item.shape == () and h5py.check_string_dtype(item.dtype) is not None:
             texts[key] = _text(found, key, f"{where}, metadata")
@@ -122,6 +124,6 @@ def _as_text(value: object) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
-def _printable(name: str) -> str:
-    """Fit for a message."""
-    return "".join(char if char.isprintable() else "?" for char in name[:LONGEST_NAME])
+def _is_name(name: object) -> bool:
+    """h5py gives bytes for a name that is no UTF-8."""
+    return isinstance(name, str) and name.isprintable() and len(name) <= LONGEST_NAME

@@ -65,6 +65,12 @@ class Signal:
     source: str
     factor: float = 1.0
 
+    def scaled(self, weight: Array) -> Array:
+        """The weight that acts on the layer's output itself. What overflows is found where weights are loaded."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            scaled: Array = weight * self.factor
+        return scaled
+
 
 class NirReader:
     """Walks the graph; `built` are the layers found so far, in order, and `output` the name of the last."""
@@ -226,7 +232,7 @@ class NirReader:
             groups=groups,
             bias=has_bias,
         )
-        tensors = {"weight": weight * signal.factor} | ({"bias": bias} if has_bias else {})
+        tensors = {"weight": signal.scaled(weight)} | ({"bias": bias} if has_bias else {})
         return self._append(name, layer, signal.source, **tensors)
 
     def _is_normalisation(self, name: str) -> bool:
@@ -250,7 +256,7 @@ class NirReader:
         shape = self.shapes[signal.source]
         if weight.shape[1:] != shape:
             raise FileError(f"{values.where}: weight has shape {weight.shape}, but its input has {shape}")
-        tensors = {"weight": weight * signal.factor}
+        tensors = {"weight": signal.scaled(weight)}
         if values.node.kind == "Affine":
             tensors["bias"] = values.numbers("bias", 1)
             if len(tensors["bias"]) != len(weight):

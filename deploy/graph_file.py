@@ -3,25 +3,16 @@
 import json
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hardspike.deploy.process_graph import (
-    ConvSynapse,
-    DenseSynapse,
-    GraphLayer,
-    InputContract,
-    NeuronGroup,
-    PoissonCode,
-    ProcessGraph,
-    Synapse,
-)
-from hardspike.hw_profiles.profile import Numerics
+from hardspike.deploy.graph_reader import read_graph
+from hardspike.deploy.process_graph import ConvSynapse, NeuronGroup, ProcessGraph
+from hardspike.hw_profiles.constant import Mistake
 from hardspike.snn.checkpoint import load_tensors, save_tensors
-from hardspike.snn.errors import FileError
+from hardspike.snn.errors import FileError, HardspikeError
 
 KIND = "process graph"
 NEURON_KEYS = tuple(field.name for field in fields(NeuronGroup) if field.name != "bias")
@@ -57,52 +48,20 @@ def save_graph(path: Path, graph: ProcessGraph) -> None:
 
 
 def load_graph(path: Path) -> ProcessGraph:
-    """Read and validate a graph. Raises FileError when the file is missing, damaged or of another kind."""
+    """Read and validate a graph.
+
+    Raises FileError, naming the place, when the file is missing, damaged or of another kind; and as `ProcessGraph`.
+    """
     tensors, metadata = load_tensors(path, KIND)
     try:
-        data = json.loads(metadata["graph"])
-        layers = tuple(_layer(entry, tensors) for entry in data["layers"])
-        return ProcessGraph(
-            input=_contract(data["input"]),
-            layers=layers,
-            time_steps=data["time_steps"],
-            numerics=Numerics(**_tuples(data["numerics"])),
-            profile=data["profile"],
-            weight_bits=data["weight_bits"],
-            readout=data["readout"],
-            provenance=data["provenance"],
-        )
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise FileError(f"{path}: not a readable {KIND} file ({error}); it is damaged or of another version") from None
-
-
-def _contract(entry: dict[str, Any]) -> InputContract:
-    poisson = entry["poisson"]
-    values = _tuples(entry) | {"poisson": None if poisson is None else PoissonCode(**_tuples(poisson))}
-    return InputContract(**values)
-
-
-def _layer(entry: dict[str, Any], tensors: dict[str, Tensor]) -> GraphLayer:
-    name = entry["name"]
-    synapses: list[Synapse] = []
-    for index, synapse in enumerate(entry["synapses"]):
-        weight = tensors[f"{name}/weight/{index}"].numpy()
-        if synapse["geometry"] is None:
-            synapses.append(DenseSynapse(source=synapse["source"], weight=weight, exponent=synapse["exponent"]))
-        else:
-            synapses.append(
-                ConvSynapse(
-                    source=synapse["source"],
-                    weight=weight,
-                    exponent=synapse["exponent"],
-                    **_tuples(synapse["geometry"]),
-                )
-            )
-    neurons = NeuronGroup(bias=tensors[f"{name}/bias"].numpy(), **entry["neurons"])
-    return GraphLayer(
-        name=name, shape=tuple(entry["shape"]), synapses=tuple(synapses), neurons=neurons, scale=entry["scale"]
-    )
-
-
-def _tuples(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        return read_graph(json.loads(metadata["graph"]), tensors)
+    except (KeyError, ValueError, RecursionError) as error:
+        if isinstance(error, HardspikeError):
+            raise type(error)(f"{path}: {error}") from None
+        reason = " ".join(str(error).split())
+        raise FileError(f"{path}: not a readable {KIND} file ({reason}); it is damaged or of another version") from None
+    except Mistake as mistake:
+        where = f"{'.'.join(map(str, mistake.path))}: " if mistake.path else ""
+        raise FileError(
+            f"{path}: not a readable {KIND} file ({where}{mistake.text}); it is damaged or of another version"
+        ) from None

@@ -4,14 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from hardspike.deploy.process_graph import IntArray
 from hardspike.snn.architecture import Shape
 from hardspike.snn.errors import DoesNotFitError, FileError
+from hardspike.snn.hdf5_file import read_dataset
 
-MAX_BYTES = 1 << 30  # of one dataset; a damaged file may claim any number
 MAX_TEXT = 100
 
 
@@ -42,16 +41,8 @@ class LayerGroup:
     def __contains__(self, name: str) -> bool:
         return name in self.group
 
-    def raw(self, name: str) -> Any:
-        found = self.group.get(name)
-        if not isinstance(found, h5py.Dataset):
-            raise FileError(f"{self.where} has no dataset '{name}'; the file is damaged or not from netx")
-        if found.size is None or found.size * found.dtype.itemsize > MAX_BYTES:
-            raise FileError(f"{self.where}: dataset '{name}' claims {found.size} values; the file is damaged")
-        return found[()]
-
     def text(self, name: str) -> str:
-        value = np.asarray(self.raw(name)).ravel()
+        value = read_dataset(self.group, name, self.where).ravel()
         first = value[0] if value.size == 1 else None
         text = first.decode("ascii", "replace") if isinstance(first, bytes) else first
         if not isinstance(text, str) or not text.isprintable() or len(text) > MAX_TEXT:
@@ -59,7 +50,7 @@ class LayerGroup:
         return text
 
     def integers(self, name: str) -> IntArray:
-        value = np.asarray(self.raw(name))
+        value = read_dataset(self.group, name, self.where)
         if value.dtype.kind not in "biuf" or value.size == 0:
             raise FileError(
                 f"{self.where}: dataset '{name}' holds {value.size} values of type {value.dtype}; it must hold numbers"

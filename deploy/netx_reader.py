@@ -24,7 +24,8 @@ from hardspike.deploy.process_graph import (
 )
 from hardspike.hw_profiles.profile import Numerics, load_profile
 from hardspike.snn.architecture import INPUT, Shape
-from hardspike.snn.errors import DoesNotFitError, FileError, HardspikeError, UnsupportedLayerError
+from hardspike.snn.errors import DoesNotFitError, FileError, UnsupportedLayerError
+from hardspike.snn.hdf5_file import reading_hdf5
 
 SUPPORTED = "input (first), conv, flatten, dense"
 # What a file may ask for beyond a ProcessGraph, with the value that asks for nothing. netx ignores all but the delay.
@@ -60,18 +61,10 @@ def read_netx(
         UnsupportedLayerError: layers or neurons that a `ProcessGraph` cannot express.
         DoesNotFitError: values that Lava would change, or that the profile does not allow.
     """
-    try:
-        with h5py.File(path, "r") as file:
-            return _Reader(path, file, load_profile(profile).numerics).read(
-                time_steps, coding, message_bits, input_shape, profile
-            )
-    except FileNotFoundError:
-        raise FileError(f"{path}: no such file; expected a .net file") from None
-    except HardspikeError:
-        raise
-    except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:  # h5py answers damage with any of these
-        line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise FileError(f"{path}: not readable as HDF5 ({line}); it is damaged or no .net file") from error
+    with reading_hdf5(path, "a .net file") as file:
+        return _Reader(path, file, load_profile(profile).numerics).read(
+            time_steps, coding, message_bits, input_shape, profile
+        )
 
 
 class _Reader:

@@ -30,9 +30,12 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, st
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (safetensors.SafetensorError, OSError) as error:
-        raise FileError(f"{path}: not a readable {kind} file ({error}); it is truncated or of another format") from None
+        reason = " ".join(str(error).split())
+        raise FileError(
+            f"{path}: not a readable {kind} file ({reason}); it is truncated or of another format"
+        ) from None
     if metadata.get("kind") != kind:
-        raise FileError(f"{path}: holds '{metadata.get('kind', 'no kind')}', expected '{kind}'; give the right file")
+        raise FileError(f"{path}: holds {metadata.get('kind', 'no kind')!r}, expected '{kind}'; give the right file")
     return tensors, metadata
 
 

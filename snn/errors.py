@@ -5,7 +5,13 @@ from difflib import get_close_matches
 
 
 class HardspikeError(ValueError):
-    """Something the user can mend; the command line prints it without a traceback."""
+    """Something the user can mend; the command line prints it without a traceback.
+
+    What a message quotes of a damaged file may hold anything; it is one line of printable characters all the same.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__("".join(char if char.isprintable() else "?" for char in message))
 
 
 class DataError(HardspikeError):

@@ -1,0 +1,71 @@
+"""Reads many damaged files in a child process that may neither hang nor take memory, and reports what came out of each."""
+
+import os
+import resource
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from hardspike.snn.errors import HardspikeError
+
+SECONDS = 20  # of one file; a busy machine included
+MEMORY = 1 << 30  # above the child's size before the first file
+
+
+def outcomes(read: Callable[[Path], object], make: Callable[[int, Path], None], seeds: range, path: Path) -> list[str]:
+    """For each seed: `read`, `refused`, or what went wrong. `make(seed, path)` writes the damaged file."""
+    found: list[str] = []
+    while len(found) < len(seeds):
+        rest = seeds[len(found) :]
+        lines, ending = _in_a_child(read, make, rest, path)
+        found += lines
+        if ending:
+            found.append(f"seed {rest[len(lines)]}: {ending}")
+    return found
+
+
+def _in_a_child(
+    read: Callable[[Path], object], make: Callable[[int, Path], None], seeds: range, path: Path
+) -> tuple[list[str], str]:
+    receiving, sending = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(receiving)
+        _serve(read, make, seeds, path, sending)
+    os.close(sending)
+    with os.fdopen(receiving, "rb") as pipe:
+        lines = pipe.read().decode().splitlines()
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        name = signal.Signals(os.WTERMSIG(status)).name
+        return lines, "hangs" if name == "SIGALRM" else f"ends with {name}"
+    return lines, ""
+
+
+def _serve(
+    read: Callable[[Path], object], make: Callable[[int, Path], None], seeds: range, path: Path, sending: int
+) -> None:
+    """Does not return."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + MEMORY
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for seed in seeds:
+        make(seed, path)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
+        signal.alarm(SECONDS)
+        line = _outcome(read, path, seed)
+        signal.alarm(0)
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.getrlimit(resource.RLIMIT_AS)[1]))
+        os.write(sending, line.encode() + b"\n")
+    os._exit(0)
+
+
+def _outcome(read: Callable[[Path], object], path: Path, seed: int) -> str:
+    try:
+        read(path)
+    except HardspikeError as error:
+        text = str(error)
+        return "refused" if text.isprintable() and len(text) < 10_000 else f"seed {seed}: no one line: {text[:300]!r}"
+    except BaseException as error:
+        return f"seed {seed}: {type(error).__name__}: {str(error)[:200]!r}"
+    return "read"
