@@ -157,8 +157,7 @@ def _network(graph: ProcessGraph) -> dict[str, Any]:
             "shape": contract.shape,
             "coding": contract.coding,
             "message_bits": contract.message_bits,
-            "message_max": contract.message_max,
-            "constant_channels": contract.constant_channels,
+            "constant_messages": contract.constant_messages,
             "has_time": contract.has_time,
         },
         "layers": [
@@ -207,7 +206,7 @@ def _readme(
     )
     template = environment.from_string((files(__package__) / "templates" / "bundle_readme.md.j2").read_text("utf-8"))
     contract = network["input"]
-    inputs = math.prod(contract["shape"][1:]) * (contract["shape"][0] + contract["constant_channels"])
+    inputs = math.prod(contract["shape"][1:]) * (contract["shape"][0] + len(contract["constant_messages"]))
     return template.render(
         network=network,
         sets=sets,

@@ -194,10 +194,11 @@ def _stream(part: Part, network: dict[str, Any], period: int) -> NDArray[np.int3
     contract, steps = network["input"], network["time_steps"]
     messages = part.messages.swapaxes(0, 1) if contract["has_time"] else part.messages[:, None]
     channels, *rest = contract["shape"]
-    encoded = (channels + contract["constant_channels"], *rest)
+    constant = contract["constant_messages"]
+    encoded = (channels + len(constant), *rest)
     stream = np.zeros((len(part.labels), period, *encoded), dtype=np.int32)
     stream[:, :steps, :channels] = messages
-    stream[:, :steps, channels:] = contract["message_max"]
+    stream[:, :steps, channels:] = np.array(constant, dtype=np.int32).reshape(-1, *(1 for _ in rest))
     return stream.reshape(-1, *encoded)
 
 

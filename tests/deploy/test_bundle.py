@@ -20,6 +20,7 @@ from hardspike.deploy import bundle, run_on_loihi
 from hardspike.deploy.bundle import BundleSet, write_bundle
 from hardspike.deploy.emulator import EmulatorBackend
 from hardspike.deploy.fixed_zip import npz_bytes, zip_bytes
+from hardspike.deploy.process_graph import GraphLayer, InputContract, NeuronGroup
 from hardspike.snn.errors import DataError, FileError, HardspikeError, UnsupportedLayerError
 
 FILES = ["run_on_loihi.py", "network.net", "images.npz", "expected.npz", "README.md", "manifest.json"]
@@ -117,13 +118,13 @@ def test_expected_and_images_are_the_emulators(
 
 def test_the_stream_holds_each_image_for_t_steps_and_nothing_between(written: Path, tmp_path: Path) -> None:
     """By another way than the emulator's: repeat, append, pad."""
-    made = sent(CASES[9], tmp_path)  # one constant channel
+    made = sent(replace(CASES[9], constant_channels=2), tmp_path)
     write_bundle(tmp_path / "c.zip", made.graph, made.net, made.sets, PROVENANCE)
     folder = unpacked(tmp_path / "c.zip", tmp_path / "c")
     manifest = run_on_loihi._manifest(folder)
     part = run_on_loihi._parts(folder, manifest, 2)[1]
-    stream = run_on_loihi._stream(part, manifest["network"], 9).reshape(2, 9, 3, 7, 5)
-    assert not stream[:, 6:].any() and (stream[:, :6, 2] == 255).all()
+    stream = run_on_loihi._stream(part, manifest["network"], 9).reshape(2, 9, 4, 7, 5)
+    assert not stream[:, 6:].any() and (stream[:, :6, 2] == 255).all() and (stream[:, :6, 3] == 127).all()
     for image in range(2):
         for step in range(6):
             assert np.array_equal(stream[image, step, :2], made.sets[1].messages[image].numpy())
@@ -132,10 +133,16 @@ def test_the_stream_holds_each_image_for_t_steps_and_nothing_between(written: Pa
 def test_what_cannot_be_bundled_is_refused_in_one_line(tmp_path: Path) -> None:
     made = sent(CASES[0], tmp_path)
     signed = replace(made.graph, input=replace(made.graph.input, coding="signed", message_bits=1))
+    pixels = GraphLayer(
+        name="pixels", shape=(3,), synapses=(), neurons=NeuronGroup(threshold=20, bias=np.zeros(1, int))
+    )
+    contract = InputContract(shape=(3,), coding="current", message_bits=0)
+    current = replace(made.graph, input=contract, layers=(pixels,))
     soft = replace(made.graph.layers[0], neurons=replace(made.graph.layers[0].neurons, bias_exponent=5))
     empty = BundleSet(name="clean", messages=torch.zeros(0, 2, 7, 5).long(), labels=torch.zeros(0).long())
     cases: list[tuple[Sent, type[HardspikeError], str]] = [
-        (replace(made, graph=signed), UnsupportedLayerError, "coding 'signed' cannot be streamed"),
+        (replace(made, graph=signed), UnsupportedLayerError, "signed spikes, for which a .net file has no place"),
+        (replace(made, graph=current), UnsupportedLayerError, "coding 'current' cannot be streamed"),
         (
             replace(made, graph=replace(made.graph, layers=(soft, *made.graph.layers[1:]))),
             UnsupportedLayerError,

@@ -44,7 +44,7 @@ def judged(made: Sent, path: Path) -> Measurement:
 
 @needs_lava
 def test_the_program_alone_on_the_simulator_gives_the_emulators_values(tmp_path: Path) -> None:
-    made = sent(CASES[9], tmp_path)  # with a constant channel
+    made = sent(replace(CASES[9], constant_channels=2), tmp_path)
     folder = bundled(made, tmp_path)
     done = python(folder, "run_on_loihi.py", "--backend", "simulator", "--states")
     assert done.returncode == 0, done.stderr
