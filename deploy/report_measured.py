@@ -73,7 +73,7 @@ def _costs(one: Numbers) -> list[tuple[str, str, str]]:
         ]
         for key in ("estimate_j", "estimate_s")
     }
-    joule, seconds = _span(estimates["estimate_j"], "J"), _span(estimates["estimate_s"], "s")
+    joule, seconds = si_span(estimates["estimate_j"], "J"), si_span(estimates["estimate_s"], "s")
     steps, chip_s, total = one["steps_per_image"], one["chip_s_per_step"], one["rails"].get("total")
     rows = []
     if total is not None:
@@ -105,7 +105,8 @@ def _note(one: Numbers) -> str:
     )
 
 
-def _span(values: list[float], unit: str) -> str:
+def si_span(values: Sequence[float], unit: str) -> str:
+    """`2 µJ – 5 µJ`, the least and the largest of some estimates; says so where there is none."""
     if not values:
         return f"{DASH} (none is public)"
     low, high = si(min(values), unit), si(max(values), unit)

@@ -14,6 +14,7 @@ from hardspike.deploy.hardware_trace import largest_set, read_hardware_trace
 from hardspike.deploy.input_coding import encode_images
 from hardspike.deploy.process_graph import ProcessGraph
 from hardspike.deploy.replay import replay_sets, sent_images
+from hardspike.deploy.report_measured import si_span
 from hardspike.hw_profiles.profile import load_profile
 from hardspike.results import adversarial_sets
 from hardspike.run_folder import RunFolder
@@ -109,8 +110,8 @@ def _tables(measured: Measurement) -> list[Any]:
             f"{one.right['value']:.3f}",
             f"{one.expected['value']:.3f}",
             f"{one.same_class:.3f}",
-            _span(one.estimate_j, 1e-6, "µJ"),
-            _span(one.estimate_s, 1e-6, "µs"),
+            si_span(list(one.estimate_j.values()), "J"),
+            si_span(list(one.estimate_s.values()), "s"),
         ]
         for one in measured.sets
     ]
@@ -139,11 +140,3 @@ def _lines(measured: Measurement) -> list[str]:
     else:
         lines.append("simulator: no power to measure")
     return lines
-
-
-def _span(values: dict[str, float], unit: float, name: str) -> str:
-    """`1.02 to 1.04 µJ`; a dash where the profile has no such constants."""
-    if not values:
-        return "-"
-    low, high = f"{min(values.values()) / unit:.3g}", f"{max(values.values()) / unit:.3g}"
-    return f"{low if low == high else f'{low} to {high}'} {name}"
