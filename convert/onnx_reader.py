@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import numpy_helper
 
 from hardspike.convert.layer_names import layer_name
+from hardspike.convert.onnx_constants import computed_constants
 from hardspike.convert.onnx_values import (
     Activation,
     Array,
@@ -319,13 +320,8 @@ class Reader:
 
     def computed(self, node: onnx.NodeProto, arrays: list[Array]) -> list[Array]:
         """Outputs of a node that depends on constants alone."""
-        from onnx.reference import ReferenceEvaluator  # slow to import
-
         given = {name: array for name, array in zip(node.input, arrays, strict=True) if name}
-        inputs = [helper.make_value_info(name, onnx.TypeProto()) for name in given]
-        outputs = [helper.make_value_info(name, onnx.TypeProto()) for name in node.output]
-        model = helper.make_model(helper.make_graph([node], "constant", inputs, outputs), opset_imports=self.opsets)
         try:
-            return [np.asarray(array) for array in ReferenceEvaluator(model).run(None, given)]
-        except Exception as error:  # it raises what numpy raises
+            return computed_constants(node, given, self.opsets)
+        except ValueError as error:
             raise unsupported(node, f"its constants cannot be computed: {one_line(error)}") from None

@@ -60,7 +60,9 @@ def test_damaged_files_are_one_line_errors(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="holds 'network', expected 'process graph'"):
         load_graph(path)
     save_tensors(path, {"x": torch.zeros(1)}, {"kind": "process graph", "graph": "{}"})
-    with pytest.raises(FileError, match="not a readable process graph file .key 'input' is missing; needed: input, layers"):
+    with pytest.raises(
+        FileError, match="not a readable process graph file .key 'input' is missing; needed: input, layers"
+    ):
         load_graph(path)
 
 
