@@ -180,13 +180,17 @@ class Reader:
             raise unsupported(node, f"auto_pad is {given['auto_pad'].decode()}; write the pads out")
         if (top, left) != (bottom, right):
             raise unsupported(node, f"its pads {given['pads']} differ between begin and end; make them equal")
+        stride, dilation = (tuple(given.get(key, (1, 1))) for key in ("strides", "dilations"))
+        groups = given.get("group", 1)
+        if min(groups, *stride, *dilation, *weight.shape) < 1 or min(top, left) < 0:
+            raise unsupported(node, "its group, strides, dilations and kernel must be at least 1, its pads at least 0")
         layer = Convolution(
             out_channels=weight.shape[0],
             kernel_size=(weight.shape[2], weight.shape[3]),
-            stride=tuple(given.get("strides", (1, 1))),
+            stride=stride,
             padding=(top, left),
-            dilation=tuple(given.get("dilations", (1, 1))),
-            groups=given.get("group", 1),
+            dilation=dilation,
+            groups=groups,
             bias=bool(biases),
         )
         return self.layer(node, layer, inputs[0], weight=weight, **({"bias": biases[0]} if biases else {}))
@@ -204,12 +208,14 @@ class Reader:
         given = attributes(node)
         if len(self.shape(inputs[0])) != 1 or weight.ndim != 2 or given.get("transA", 0):
             raise unsupported(node, "it is no product of (N, features) with a matrix; flatten before it")
-        weight = weight * given.get("alpha", 1.0)
+        with np.errstate(all="ignore"):  # what is not finite is refused with the layer's name
+            weight = weight * given.get("alpha", 1.0)
+            biases = [bias * given.get("beta", 1.0) for bias in biases]
         weight = weight if given.get("transB", 0) else weight.T
         layer = Dense(out_features=len(weight), bias=bool(biases))
         if not biases:
             return self.layer(node, layer, inputs[0], weight=weight)
-        bias = per_channel(biases[0] * given.get("beta", 1.0), len(weight), 2)
+        bias = per_channel(biases[0], len(weight), 2)
         if bias is None:
             raise unsupported(node, f"its bias has shape {biases[0].shape}; one number per feature is allowed")
         return self.layer(node, layer, inputs[0], weight=weight, bias=bias)

@@ -11,6 +11,7 @@ from onnx import helper
 from hardspike.snn.errors import UnsupportedLayerError
 
 Array = NDArray[Any]
+LONGEST_LINE = 300
 SUPPORTED = (
     "Conv, BatchNormalization, Relu, AveragePool, GlobalAveragePool, ReduceMean over height and width, Gemm, MatMul, Flatten, "
     "Reshape to (N, -1), Squeeze after pooling, Add of two activations, Mul and Div by a scalar, Dropout, Identity, "
@@ -102,8 +103,9 @@ def label(node: onnx.NodeProto) -> str:
 
 
 def one_line(text: object) -> str:
-    """Fit for a message; a damaged name may be bytes or hold control characters."""
-    return "".join(char if char.isprintable() else "?" for char in " ".join(str(text).split()))
+    """Fit for a message; a damaged name may be bytes, endless, or hold control characters."""
+    line = "".join(char if char.isprintable() else "?" for char in " ".join(str(text).split()))
+    return line if len(line) <= LONGEST_LINE else line[:LONGEST_LINE] + "..."
 
 
 def unsupported(node: onnx.NodeProto, reason: str) -> UnsupportedLayerError:

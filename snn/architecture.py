@@ -65,6 +65,15 @@ class Convolution:
     groups: int = 1
     bias: bool = False
 
+    def __post_init__(self) -> None:
+        counted = (self.out_channels, *self.kernel_size, *self.stride, *self.dilation, self.groups)
+        require(
+            "convolution",
+            self,
+            min(counted) >= 1 and min(self.padding) >= 0,
+            "use sizes of at least 1, padding of at least 0",
+        )
+
     def output_shape(self, shape: Shape) -> Shape:
         sides = convolved(shape[1:], self.kernel_size, self.stride, self.padding, self.dilation)
         return (self.out_channels, *sides)
@@ -102,6 +111,9 @@ class AveragePool:
     """Mean over non-overlapping windows; rows and columns that fill no window are dropped."""
 
     kernel_size: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        require("average pool", self.kernel_size, min(self.kernel_size) >= 1, "use windows of at least 1 x 1")
 
     def output_shape(self, shape: Shape) -> Shape:
         return (shape[0], shape[1] // self.kernel_size[0], shape[2] // self.kernel_size[1])

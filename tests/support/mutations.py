@@ -164,6 +164,8 @@ def damage_hdf5(path: Path, rng: Rng) -> None:
         for _ in range(pick(rng, (1, 1, 2, 3))):
             names: list[str] = []
             file.visit(names.append)
+            if not names:
+                return
             name = pick(rng, names)
             kind, found = int(rng.integers(10)), file[name]
             if kind < 5 and isinstance(found, h5py.Dataset):
@@ -230,5 +232,6 @@ def _damaged_array(dataset: Any, rng: Rng) -> Any:
     if kind == 4:
         return np.concatenate([flat, flat])
     if kind == 5:
-        return flat.astype("f8") * pick(rng, (np.nan, np.inf, 1e30, -1, 0.5))
+        with np.errstate(all="ignore"):
+            return flat.astype("f8") * pick(rng, (np.nan, np.inf, 1e30, -1, 0.5))
     return value[None] if rng.random() < 0.5 else flat[: flat.size // 2]
