@@ -13,6 +13,7 @@ from small_networks import ARCHITECTURES, build, images
 from hardspike.deploy import chip_report as chip_report_module
 from hardspike.deploy.chip_fit import ChipFit, fit_chip
 from hardspike.deploy.chip_report import Chip, ChipReport, chip_report
+from hardspike.deploy.chip_work import WorkCounter
 from hardspike.deploy.emulator import Emulator, EmulatorBackend
 from hardspike.deploy.energy_report import Spread
 from hardspike.deploy.fold import fold_network
@@ -168,6 +169,18 @@ def test_a_total_is_there_only_where_nothing_is_left_without_a_price() -> None:
     assert apart.events["off_chip"] > 0 and alone.events["off_chip"] == 0
     assert apart.prices[1].total == {} and "messages between chips" in apart.prices[1].unpriced
     assert list(apart.prices[1].static) == ["davies2018", "sanafe"], "static energy is known all the same"
+
+
+def test_one_batch_without_a_total_leaves_none() -> None:
+    _, graph = _network()
+    profile, emulator = CHIPS[2], Emulator(graph)
+    counter = WorkCounter(graph, profile, place(graph, profile, check_messages=False))
+    with torch.no_grad(), emulator.watching() as sent:
+        emulator(_data().images)
+    counter.add({name: torch.zeros_like(value) for name, value in sent.items()})  # silence crosses no chip's border
+    assert counter.work().prices[1].total and counter.work().prices[1].no_total is None
+    counter.add(sent)
+    assert counter.work().prices[1].total == {} and "messages between chips" in str(counter.work().prices[1].no_total)
 
 
 def test_what_a_profile_does_not_give_is_said() -> None:
