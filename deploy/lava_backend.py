@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hardspike.deploy.input_coding import append_constant_channels, check_messages
-from hardspike.deploy.lava_limits import check_lava_computes
+from hardspike.deploy.lava_limits import check_lava_computes, check_loihi2_resets
 from hardspike.deploy.lava_netx import build_netx
 from hardspike.deploy.lava_processes import LavaNetwork, build_processes, lava_available, layer_delays, require_lava
 from hardspike.deploy.lava_runner import run_stream, simulator_config
@@ -59,8 +59,7 @@ class LavaBackend:
             UnsupportedLayerError, DoesNotFitError: Lava would compute something else than the graph says.
         """
         check_messages(messages, graph.input, graph.time_steps)
-        check_lava_computes(graph)
-        layer_delays(graph)
+        self._check(graph)
         self._require()
         dim = 1 if graph.input.has_time else 0
         sample_bytes = 4 * graph.time_steps * math.prod(graph.input.encoded_shape)
@@ -98,6 +97,10 @@ class LavaBackend:
         result = states.spikes[output.name].sum(0) if output.neurons.spiking else torch.from_numpy(found.output)
         return count_events(graph, self.name, encoded, states, result, keep_states=keep_states)
 
+    def _check(self, graph: ProcessGraph) -> None:
+        check_lava_computes(graph)
+        layer_delays(graph)
+
     def _require(self) -> None:
         require_lava(self.name)
 
@@ -132,6 +135,10 @@ class Loihi2Backend(NetxBackend):
     """
 
     name = "loihi2"
+
+    def _check(self, graph: ProcessGraph) -> None:
+        super()._check(graph)
+        check_loihi2_resets(graph)
 
     def _require(self) -> None:
         require_lava(self.name)

@@ -70,6 +70,16 @@ def _check_geometry(name: str, synapse: ConvSynapse) -> None:
         )
 
 
+def check_loihi2_resets(graph: ProcessGraph) -> None:
+    """Raise DoesNotFitError unless the chip can reset its neurons after each image (lava-dl, tutorials netx mnist/run.ipynb)."""
+    steps = graph.time_steps
+    if steps & (steps - 1):
+        raise DoesNotFitError(
+            f"graph: {steps} timesteps, but a Loihi 2 resets every 2^n; convert to {1 << steps.bit_length() - 1} or "
+            f"{1 << steps.bit_length()}, or use hardspike deploy --bundle, which waits until then"
+        )
+
+
 def check_netx_holds(graph: ProcessGraph) -> None:
     """Raise unless netx computes from the file of this graph exactly what the graph says."""
     if not graph.is_chain:

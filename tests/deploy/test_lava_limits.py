@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from random_graphs import NUMERICS
+from random_graphs import CASES, NUMERICS, build, random_messages
 
-from hardspike.deploy.lava_limits import check_lava_computes, check_netx_holds
+from hardspike.deploy.lava_backend import Loihi2Backend
+from hardspike.deploy.lava_limits import check_lava_computes, check_loihi2_resets, check_netx_holds
 from hardspike.deploy.process_graph import ConvSynapse, GraphLayer, InputContract, NeuronGroup, ProcessGraph
 from hardspike.snn.architecture import INPUT
 from hardspike.snn.errors import DoesNotFitError, HardspikeError, UnsupportedLayerError
@@ -96,3 +98,15 @@ def test_the_sum_of_all_synapses_stays_within_32_bits() -> None:
     check_lava_computes(graph(just, bias=126 * 64 >> 7))
     with pytest.raises(DoesNotFitError, match="together could reach"):
         check_lava_computes(graph(just, bias=-(126 * 64 >> 7) - 1))
+
+
+@pytest.mark.parametrize(("steps", "allowed"), [(1, True), (2, True), (6, False), (7, False), (8, True)])
+def test_a_chip_resets_at_powers_of_two(steps: int, allowed: bool) -> None:
+    graph = replace(build(CASES[0]), time_steps=steps)
+    if allowed:
+        check_loihi2_resets(graph)
+        return
+    with pytest.raises(DoesNotFitError, match=rf"^graph: {steps} timesteps, .* convert to 4 or 8, or use .* --bundle"):
+        check_loihi2_resets(graph)
+    with pytest.raises(DoesNotFitError, match="resets every 2"):
+        Loihi2Backend(Path("a.net")).run(graph, random_messages(CASES[0], graph, 1))
