@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ def reading_hdf5(path: Path, kind: str) -> Iterator[Any]:
     Raises FileError when the file is missing or no HDF5, and in place of whatever h5py answers damage with inside the block.
     """
     try:
-        _check_string_heaps(path.read_bytes(), path)
+        with path.open("rb") as bytes_of_file, mmap(bytes_of_file.fileno(), 0, access=ACCESS_READ) as content:
+            _check_string_heaps(content, path)
         with h5py.File(path, "r") as file:
             yield file
     except FileNotFoundError:
@@ -65,15 +67,15 @@ def _decoded(texts: NDArray[Any]) -> NDArray[Any]:
     return result.reshape(texts.shape)
 
 
-def _check_string_heaps(content: bytes, path: Path) -> None:
+def _check_string_heaps(content: mmap, path: Path) -> None:
     """Raise FileError where libhdf5 would not come back from reading a string of variable length.
 
     Such strings lie in collections of the global heap (HDF5 file format specification, III.E). libhdf5 2.0 walks through a
     collection by the sizes it holds, and takes no step at free space of size 0 (H5HGcache.c).
     """
     start = content.find(HEAP_MARK)
-    while start >= 0:
-        (size,) = struct.unpack_from("<Q", content.ljust(start + HEAP_HEADER, b"\0"), start + 8)
+    while 0 <= start <= len(content) - HEAP_HEADER:
+        (size,) = struct.unpack_from("<Q", content, start + 8)
         end, at = start + size, start + HEAP_HEADER
         while at + HEAP_HEADER <= min(end, len(content)):
             number, length = struct.unpack_from("<H6xQ", content, at)

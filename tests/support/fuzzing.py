@@ -31,7 +31,12 @@ def _in_a_child(
     child = os.fork()
     if child == 0:
         os.close(receiving)
-        _serve(read, make, seeds, path, sending)
+        try:
+            _serve(read, make, seeds, path, sending)
+        except BaseException as error:  # of `make`; the child must not go on as if it were the test
+            os.write(sending, f"not made: {error!r}\n".encode())
+        finally:
+            os._exit(0)
     os.close(sending)
     with os.fdopen(receiving, "rb") as pipe:
         lines = pipe.read().decode().splitlines()
@@ -45,19 +50,18 @@ def _in_a_child(
 def _serve(
     read: Callable[[Path], object], make: Callable[[int, Path], None], seeds: range, path: Path, sending: int
 ) -> None:
-    """Does not return."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + MEMORY
+    free, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for seed in seeds:
         make(seed, path)
-        resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
         signal.alarm(SECONDS)
         line = _outcome(read, path, seed)
         signal.alarm(0)
-        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.getrlimit(resource.RLIMIT_AS)[1]))
+        resource.setrlimit(resource.RLIMIT_AS, (free, hard))
         os.write(sending, line.encode() + b"\n")
-    os._exit(0)
 
 
 def _outcome(read: Callable[[Path], object], path: Path, seed: int) -> str:
