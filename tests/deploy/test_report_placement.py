@@ -64,16 +64,9 @@ def test_the_placement_tables_are_those_of_the_numbers() -> None:
             assert cells[0] == str(row["cores"])
             assert cells[5] == f"{row['replicated_words']:+,}".replace("-", "−")
             assert cells[6] == f"{row['binding'].replace('_', ' ')} {100 * row['used']:.1f} %"
-    assert shown.row("Cores on loihi2", "2 chips") == [
-        "12",
-        "11.1 % mean; most 20.6 %",
-        "18.3 % mean; most 23.1 %",
-        "–",
-        "–",
-        "",
-        "",
-    ]
-    assert shown.row("Cores on loihi1", "1 chip, 3 tiles")[3] == "2.2 % mean; most 2.5 %"
+    assert shown.row("Cores on loihi2", "mean in use 2 chips") == ["12", "11.1 %", "18.3 %", "–", "–", "", ""]
+    assert shown.row("Cores on loihi2", "fullest core") == ["", "20.6 %", "23.1 %", "–", "–", "", ""]
+    assert shown.row("Cores on loihi1", "mean in use 1 chip, 3 tiles")[:4] == ["6", "11.1 %", "18.3 %", "2.2 %"]
 
 
 def test_energy_time_and_power_are_those_of_the_numbers() -> None:
