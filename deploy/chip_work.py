@@ -188,6 +188,10 @@ class WorkCounter:
         """Lines about the sections that the profile's file does not have."""
         profile = self.profile
         lines = []
+        if profile.integers is None:
+            lines.append(
+                f"{profile.name}: no arithmetic ([numerics]), so weights, messages and cores are checked and no thresholds"
+            )
         if not profile.costs:
             lines.append(
                 f"{profile.name}: no energy per event is public ([costs]), so events are counted and not priced"

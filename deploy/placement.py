@@ -224,6 +224,11 @@ def _check_messages(graph: ProcessGraph, profile: Profile, cores: Cores) -> None
             f"layer 'input': {graph.input.message_bits}-bit graded messages exceed {bits} ({profile.name}: message bits); "
             "choose a profile with graded spikes (loihi2) or a binary input"
         )
+    if graph.input.coding == "signed" and bits is not None and bits < 2:
+        raise DoesNotFitError(
+            f"layer 'input': signed spikes need 2 message bits, over {bits} ({profile.name}: message bits); "
+            "send positive and negative spikes on channels of their own"
+        )
 
 
 class _Layers:

@@ -206,8 +206,8 @@ class Certify(Measurement):
 class Place(Measurement):
     """Where the deployed network would sit on chips, and what test images cost there: cores, binding limits, energy, time.
 
-    Energy is an interval over the cost sets of a profile, static energy stands apart, and what has no price is named. Beside no
-    chip: bare operations against the ANN's. Exit code 1 when a single chip is named and the network does not fit it; with several,
+    Energy is an interval over the cost sets of a profile, static energy stands apart, and what has no price is named. Apart from
+    chips, bare operations against the ANN's. Exit code 1 when a single chip is named and the network does not fit it; with several,
     or none named, the table says which fit.
     """
 

@@ -188,6 +188,10 @@ def test_what_a_profile_does_not_give_is_said() -> None:
     assert loihi2 is not None and (loihi2.prices, loihi2.dynamic, loihi2.times) == ((), None, ())
     assert [line.split("(")[1][:7] for line in loihi2.missing] == ["[costs]", "[times]"]
     assert loihi2.power == (0.232, 2.26)
+    network, graph = _network()
+    unchecked = dataclasses.replace(LOIHI2, integers=None)
+    (bare,) = chip_report(graph, network.float(), _data().first(1), [unchecked]).chips
+    assert bare.fits is True and bare.work is not None and "no arithmetic ([numerics])" in bare.work.missing[0]
     spinnaker, truenorth = _report().chips[3:]
     assert spinnaker.fits is None and spinnaker.occupied is None and spinnaker.work is None
     assert truenorth.fits is False and truenorth.work is None

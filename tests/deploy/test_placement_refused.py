@@ -41,6 +41,12 @@ def test_messages_the_chip_does_not_send() -> None:
         with pytest.raises(DoesNotFitError, match="layer 'input': 4-bit graded messages exceed 1"):
             place(graph, load_profile(name))
     assert len(place(graph, LOIHI2).cores) == 1
+    signed = layered_graph((1, 3, 3), ("out", None, conv(INPUT, 3, 1)), coding="signed")
+    for name in ("loihi1", "speck"):
+        with pytest.raises(DoesNotFitError, match=f"layer 'input': signed spikes need 2 message bits, over 1 .{name}:"):
+            place(signed, load_profile(name))
+        assert len(place(signed, load_profile(name), check_messages=False).cores) == 1
+    assert len(place(signed, LOIHI2).cores) == 1
 
 
 @pytest.mark.parametrize("name", ["spinnaker2", "cmos45"])
