@@ -167,9 +167,9 @@ def test_residual_networks_train_through_integers(norm: str) -> None:
     assert all(p.grad is not None for p in network.parameters() if p.requires_grad)
 
 
-def exact_network(neuron: NeuronSettings, seed: int = 0) -> SpikingNetwork:
+def exact_network(neuron: NeuronSettings, seed: int = 0, **image: Any) -> SpikingNetwork:
     """Float weights that are even integers over 2^k, the largest legal one among them: rounding changes nothing."""
-    shown = ImageInput(shape=(2, 6, 5), mean=(0.0, 0.0), std=(1.0, 1.0))
+    shown = ImageInput(**{"shape": (2, 6, 5), "mean": (0.0, 0.0), "std": (1.0, 1.0), **image})
     layers = [
         ("a", conv(3, bias=True)),
         ("a_spike", Spiking(neuron=neuron)),
@@ -228,6 +228,22 @@ def test_gradients_are_the_float_networks_where_rounding_changes_nothing(
         mine = found[name]
         assert mine is not None and float(grad.abs().max()) > 0
         torch.testing.assert_close(mine, grad, rtol=1e-4, atol=1e-5 * float(grad.abs().max()))
+
+
+def test_spikes_on_channels_of_their_own_give_the_gradients_of_signed_ones() -> None:
+    """Loihi 1 takes Poisson spikes of either sign on two channels, Loihi 2 on one; the same weights read both."""
+    net = exact_network(NeuronSettings(), coding="poisson", mean=(0.5, 0.5))
+    found = []
+    for profile in ("loihi1", "loihi2"):
+        network = IntegerNetwork(net, DeploySettings(profile=profile))
+        network.noise.generator.manual_seed(3)
+        network.train()
+        logits = network(pictures(net.architecture, 5))
+        logits.square().sum().backward()
+        found.append((logits, *(p.grad for p in network.parameters() if p.requires_grad)))
+    assert network.graph.input.coding == "signed"
+    for mine, other in zip(*found, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["padded convolution, pool, dense", "pool on the image, biases", "leaky"])
