@@ -71,7 +71,7 @@ def test_the_deployed_graph_is_the_finetuned_networks(
     code, out, _ = hardspike("deploy", folder.path)
     assert code == 0 and "3-bit weights" in out
     verified: list[SpikingNetwork] = []
-    monkeypatch.setattr(pipeline, "verify_network", lambda snn, *_: verified.append(snn) or [])
+    monkeypatch.setattr(pipeline, "verify_network", lambda snn, *_, **__: verified.append(snn) or [])
     Pipeline(folder).run(("verify",))
     assert torch.equal(verified[0].layers["conv1"].weight, finetuned.layers["conv1"].weight)  # type: ignore[arg-type]
 
