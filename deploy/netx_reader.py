@@ -25,7 +25,7 @@ from hardspike.deploy.process_graph import (
 from hardspike.hw_profiles.profile import Numerics, load_profile
 from hardspike.snn.architecture import INPUT, Shape
 from hardspike.snn.errors import DoesNotFitError, FileError, UnsupportedLayerError
-from hardspike.snn.hdf5_file import reading_hdf5
+from hardspike.snn.hdf5_file import read_dataset, reading_hdf5
 
 SUPPORTED = "input (first), conv, flatten, dense"
 # What a file may ask for beyond a ProcessGraph, with the value that asks for nothing. netx ignores all but the delay.
@@ -127,10 +127,12 @@ class _Reader:
         return int(value)
 
     def _steps(self) -> int:
-        found = self.file.get("simulation/tSample")
-        if not isinstance(found, h5py.Dataset) or found.size != 1 or found.dtype.kind not in "iu":
+        if "simulation/tSample" not in self.file:
             raise FileError(f"{self.path} does not say how many timesteps a sample takes; give time_steps")
-        return int(found[()])
+        found = read_dataset(self.file, "simulation/tSample", str(self.path))
+        if found.size != 1 or found.dtype.kind not in "iu":
+            raise FileError(f"{self.path} does not say how many timesteps a sample takes; give time_steps")
+        return int(found.item())
 
     def _contract(
         self, first: LayerGroup, coding: Coding | None, bits: int | None, input_shape: Shape | None
