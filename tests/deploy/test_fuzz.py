@@ -38,7 +38,7 @@ else:
     import tomli as tomllib
 
 NETWORKS = ("padded convolution, pool, dense", "groups and dilation", "leaky")
-FEW, MANY = 120, 2000
+FEW, MANY = 70, 2000
 
 
 @dataclass(frozen=True)
