@@ -118,6 +118,7 @@ def test_the_trained_logits_are_those_of_the_network_that_is_deployed(name: str,
             assert int((sent[layer.name][:, sample].flatten() != spikes).sum()) == 0
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(architecture=architectures())
 def test_any_network_that_can_be_deployed_can_be_trained(architecture: Architecture) -> None:

@@ -53,7 +53,11 @@ def assert_equal(found: Trace, expected: Trace) -> None:
 
 
 @needs_lava
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=[] if index < 5 else pytest.mark.slow) for index, case in enumerate(CASES)],
+    ids=lambda case: case.name,
+)
 def test_emulator_equals_lava_and_the_net_file_through_netx(case: GraphCase, tmp_path: Path) -> None:
     graph = build(case)
     messages = random_messages(case, graph, SAMPLES)
@@ -267,7 +271,7 @@ def test_readout_that_fires_is_refused() -> None:
 
 @needs_lava
 def test_loihi2_says_what_is_missing(tmp_path: Path) -> None:
-    graph = build(CASES[0])
+    graph = replace(build(CASES[0]), time_steps=8)
     write_netx(tmp_path / "a.net", graph)
     with pytest.raises(BackendError, match=r"'loihi2': Intel's Lava extension for Loihi .*INRC") as caught:
         Loihi2Backend(tmp_path / "a.net").run(graph, random_messages(CASES[0], graph, 1))
@@ -277,7 +281,7 @@ def test_loihi2_says_what_is_missing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("backend", [LavaBackend(), NetxBackend(Path("a.net")), Loihi2Backend(Path("a.net"))])
 def test_without_lava_the_error_says_how_to_get_it(backend: LavaBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lava_processes, "lava_available", lambda: False)
-    graph = build(CASES[0])
+    graph = replace(build(CASES[0]), time_steps=8)
     with pytest.raises(BackendError) as caught:
         backend.run(graph, random_messages(CASES[0], graph, 1))
     here = f"{sys.version_info.major}.{sys.version_info.minor}"

@@ -5,6 +5,7 @@ from itertools import product
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from needs_lava import needs_lava
 from random_graphs import NUMERICS
@@ -68,6 +69,7 @@ def every_neuron() -> ProcessGraph:
     )
 
 
+@pytest.mark.slow
 @needs_lava
 def test_every_form_of_neuron() -> None:
     graph = every_neuron()

@@ -131,6 +131,7 @@ def every_synapse() -> ProcessGraph:
     )
 
 
+@pytest.mark.slow
 @needs_lava
 @pytest.mark.parametrize(
     "sparse_nonzeros", [40_000, pytest.param(0, marks=pytest.mark.slow), pytest.param(1 << 20, marks=pytest.mark.slow)]

@@ -42,6 +42,7 @@ def judged(made: Sent, path: Path) -> Measurement:
     return check_trace(trace, made.graph, made.sets, load_profile("loihi1"))
 
 
+@pytest.mark.slow
 @needs_lava
 def test_the_program_alone_on_the_simulator_gives_the_emulators_values(tmp_path: Path) -> None:
     made = sent(replace(CASES[9], constant_channels=2), tmp_path)

@@ -84,6 +84,7 @@ def test_stages_in_the_wrong_order_say_which_comes_first(hardspike: Invoke, run:
     assert code == 1 and "stage 'convert' needs 'train', which has not finished" in err and "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_a_changed_recipe_is_refused_then_adopted(hardspike: Invoke, run: Path) -> None:
     recipe = run.parent / "tiny.toml"
     recipe.write_text(TINY_RECIPE.replace("images = 12", "images = 8"), encoding="utf-8")
@@ -192,6 +193,7 @@ def test_an_idle_command_leaves_the_provenance_alone(hardspike: Invoke, run: Pat
     assert "as it was" not in [json.loads(file.read_text())["commit"] for file in files]
 
 
+@pytest.mark.slow
 def test_redo_does_the_work_again_to_the_same_bits(hardspike: Invoke, run: Path) -> None:
     weights = load_network(run / "ann.safetensors").state_dict()
     assert _epochs(run, "train") == 2

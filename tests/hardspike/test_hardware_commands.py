@@ -5,6 +5,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from hardware_traces import MadeTrace, made_trace, with_power
 from report_example import Page
@@ -37,6 +38,7 @@ def trace_of(run: Path, bundle: Path) -> MadeTrace:
     return made_trace(load_graph(run / "graph.safetensors"), file_sha256(run / "network.net"), sets)
 
 
+@pytest.mark.slow
 def test_a_bundle_goes_out_and_its_trace_comes_back(hardspike: Invoke, run: Path, tmp_path: Path) -> None:
     bundle, again = tmp_path / "a.zip", tmp_path / "b.zip"
     code, out, _ = hardspike("deploy", run, "--bundle", bundle, "--images", 5, "--quiet")

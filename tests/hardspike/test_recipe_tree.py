@@ -128,6 +128,7 @@ def narrowed(path: Path) -> Recipe:
     return read_recipe(path, changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", one_row_of_each_kind(), ids=relative)
 def test_two_steps_of_its_trainings_run(path: Path, tmp_path: Path) -> None:
     recipe = narrowed(path)

@@ -80,6 +80,7 @@ def test_two_recipes_two_seeds_then_nothing_more_to_do(recipes: Path, tmp_path: 
     assert not ended.value.code and (tmp_path / "t.md").read_text(encoding="utf-8").count("| wide |") == 2
 
 
+@pytest.mark.slow
 def test_a_conversion_without_finetuning_has_a_summary_too(recipes: Path, tmp_path: Path, capsys: Any) -> None:
     (job,) = jobs([recipes / "wide.toml"], [0], tmp_path)
     run_jobs([job], 1, Silent())
