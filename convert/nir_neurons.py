@@ -141,4 +141,5 @@ def nir_neuron(leak: float, threshold: float, strict: bool, shape: Shape, dt: fl
 
 def fires_at(written: float, dtype: Any) -> float:
     """The threshold of a neuron that fires at it, from what `nir_neuron` wrote."""
+    dtype = np.result_type(dtype, np.float32)
     return float(np.nextafter(np.asarray(written, dtype=dtype), np.asarray(np.inf, dtype=dtype)))

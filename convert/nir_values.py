@@ -36,7 +36,7 @@ class NodeValues:
         return value
 
     def integers(self, key: str, *, least: int) -> list[int]:
-        value = self.numbers(key).ravel()
+        value = self.numbers(key).ravel().astype(np.float64)
         if (
             value.size > MOST_NUMBERS
             or (value != np.trunc(value)).any()
