@@ -36,17 +36,14 @@ class NodeValues:
         return value
 
     def integers(self, key: str, *, least: int) -> list[int]:
-        value = self.numbers(key).ravel().astype(np.float64)
-        if (
-            value.size > MOST_NUMBERS
-            or (value != np.trunc(value)).any()
-            or value.min() < least
-            or value.max() > LARGEST
-        ):
+        value = self.numbers(key).ravel()
+        counted = value.astype(np.float64)  # half precision would not hold the largest
+        is_whole = not (counted != np.trunc(counted)).any()
+        if value.size > MOST_NUMBERS or not is_whole or counted.min() < least or counted.max() > LARGEST:
             raise FileError(
                 f"{self.where}: '{key}' is {value[:MOST_NUMBERS].tolist()}; it must be integers from {least} to {LARGEST}"
             )
-        return [int(number) for number in value]
+        return [int(number) for number in counted]
 
     def integer(self, key: str, *, least: int) -> int:
         numbers = self.integers(key, least=least)
