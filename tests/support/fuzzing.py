@@ -10,6 +10,7 @@ from hardspike.snn.errors import HardspikeError
 
 SECONDS = 20  # of one file; a busy machine included
 MEMORY = 1 << 30  # above the child's size before the first file
+NOT_MADE = "a file could not be damaged"
 
 
 def outcomes(read: Callable[[Path], object], make: Callable[[int, Path], None], seeds: range, path: Path) -> list[str]:
@@ -21,6 +22,8 @@ def outcomes(read: Callable[[Path], object], make: Callable[[int, Path], None], 
         found += lines
         if ending:
             found.append(f"seed {rest[len(lines)]}: {ending}")
+        assert lines or ending, "the child read nothing"
+        assert not lines or not lines[-1].startswith(NOT_MADE), lines[-1]
     return found
 
 
@@ -34,7 +37,7 @@ def _in_a_child(
         try:
             _serve(read, make, seeds, path, sending)
         except BaseException as error:  # of `make`; the child must not go on as if it were the test
-            os.write(sending, f"not made: {error!r}\n".encode())
+            os.write(sending, f"{NOT_MADE}: {error!r}\n".encode())
         finally:
             os._exit(0)
     os.close(sending)
@@ -55,9 +58,9 @@ def _serve(
     free, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for seed in seeds:
+        signal.alarm(SECONDS)
         make(seed, path)
         resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
-        signal.alarm(SECONDS)
         line = _outcome(read, path, seed)
         signal.alarm(0)
         resource.setrlimit(resource.RLIMIT_AS, (free, hard))
