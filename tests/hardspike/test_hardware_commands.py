@@ -70,6 +70,7 @@ def test_a_bundle_goes_out_and_its_trace_comes_back(hardspike: Invoke, run: Path
     code, out, _ = hardspike("replay", run, "--trace", trace, "--quiet")
     assert code == 0 and "power: 0.2 W static + 0.5 W dynamic" in out and len(list((run / "hardware").iterdir())) == 1
     made.arrays["spikes.0"][3].flat[7] ^= True
+    made.facts["started"] = "2026-01-03T03:04:05+0000"  # a later run
     code, out, _ = hardspike("replay", run, "--trace", made.save(tmp_path / "other.npz"), "--json")
     rows = json.loads(out)["rows"]
     assert code == 1 and [row["differing"] for row in rows] == [1, 0, 0, 0, 0, 0]
