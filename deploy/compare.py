@@ -43,6 +43,7 @@ class Counter:
         """Compare element by element: equal, or within `tolerance` * the largest magnitude expected."""
         if found.shape != expected.shape:
             raise ValueError(f"{name}: shapes {tuple(found.shape)} and {tuple(expected.shape)} cannot be compared")
+        found, expected = found.detach(), expected.detach()
         if tolerance:
             scale = float(expected.abs().max()) if expected.numel() else 0.0
             differs = (found - expected).abs() > tolerance * scale
