@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hardspike.deploy.si_prefix import si, si_range
+
 Numbers = dict[str, Any]
-SPACE, DASH, MINUS = "\N{NO-BREAK SPACE}", "\N{EN DASH}", "\N{MINUS SIGN}"
-PREFIXES = (("", 1.0), ("m", 1e-3), ("µ", 1e-6), ("n", 1e-9), ("p", 1e-12))
+DASH = "\N{EN DASH}"
 PLACES = {"loihi2": "Loihi 2", "simulator": "Lava's simulator"}
 
 
@@ -50,16 +51,6 @@ def measured_status(network: Numbers) -> tuple[str, str] | None:
     return "bad" if differing else "good", text
 
 
-def si(value: float, unit: str) -> str:
-    """Three digits with a prefix: `1.66 mJ`; a dash for a value below 0 is a real minus sign."""
-    size = abs(value)
-    name, scale = next(
-        ((name, scale) for name, scale in PREFIXES if size >= scale), PREFIXES[-1] if size else PREFIXES[0]
-    )
-    digits = f"{size / scale:.0f}" if size / scale >= 100 else f"{size / scale:.3g}"
-    return f"{MINUS if value < 0 else ''}{digits}{SPACE}{name}{unit}"
-
-
 def _where(one: Numbers) -> str:
     place = ", ".join(one["facts"]["place"].values())
     return PLACES[one["backend"]] + (f" ({place})" if place else "")
@@ -73,7 +64,7 @@ def _costs(one: Numbers) -> list[tuple[str, str, str]]:
         ]
         for key in ("estimate_j", "estimate_s")
     }
-    joule, seconds = si_span(estimates["estimate_j"], "J"), si_span(estimates["estimate_s"], "s")
+    joule, seconds = estimated(estimates["estimate_j"], "J"), estimated(estimates["estimate_s"], "s")
     steps, chip_s, total = one["steps_per_image"], one["chip_s_per_step"], one["rails"].get("total")
     rows = []
     if total is not None:
@@ -105,9 +96,6 @@ def _note(one: Numbers) -> str:
     )
 
 
-def si_span(values: Sequence[float], unit: str) -> str:
-    """`2 µJ – 5 µJ`, the least and the largest of some estimates; says so where there is none."""
-    if not values:
-        return f"{DASH} (none is public)"
-    low, high = si(min(values), unit), si(max(values), unit)
-    return low if low == high else f"{low} {DASH} {high}"
+def estimated(values: Sequence[float], unit: str) -> str:
+    """From the least to the largest of some estimates; says so where there is none."""
+    return si_range(values, unit) if values else f"{DASH} (none is public)"

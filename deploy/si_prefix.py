@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+MINUS = "\N{MINUS SIGN}"
 PREFIXES = (
     (1e12, "T"),
     (1e9, "G"),
@@ -16,8 +17,8 @@ PREFIXES = (
 
 
 def si(value: float, unit: str) -> str:
-    """`28.1 µJ`; `0 J`."""
-    return si_range((value, value), unit)
+    """`28.1 µJ`; `0 J`; below 0 with a real minus sign, as idle power taken from a measurement may be."""
+    return MINUS + si(-value, unit) if value < 0 else si_range((value, value), unit)
 
 
 def si_range(values: Sequence[float], unit: str) -> str:

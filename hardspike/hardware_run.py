@@ -14,7 +14,7 @@ from hardspike.deploy.hardware_trace import largest_set, read_hardware_trace
 from hardspike.deploy.input_coding import encode_images
 from hardspike.deploy.process_graph import ProcessGraph
 from hardspike.deploy.replay import replay_sets, sent_images
-from hardspike.deploy.report_measured import si_span
+from hardspike.deploy.report_measured import estimated
 from hardspike.hw_profiles.profile import load_profile
 from hardspike.results import adversarial_sets
 from hardspike.run_folder import RunFolder
@@ -110,8 +110,8 @@ def _tables(measured: Measurement) -> list[Any]:
             f"{one.right['value']:.3f}",
             f"{one.expected['value']:.3f}",
             f"{one.same_class:.3f}",
-            si_span(list(one.estimate_j.values()), "J"),
-            si_span(list(one.estimate_s.values()), "s"),
+            estimated(list(one.estimate_j.values()), "J"),
+            estimated(list(one.estimate_s.values()), "s"),
         ]
         for one in measured.sets
     ]

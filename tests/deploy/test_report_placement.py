@@ -135,3 +135,7 @@ def test_bare_operations_stand_apart_from_chips() -> None:
 def test_three_digits_and_a_prefix(values: tuple[float, ...], unit: str, text: str) -> None:
     assert si_range(values, unit) == text
     assert len(values) > 1 or si(values[0], unit) == text
+
+
+def test_less_than_nothing_has_a_minus_sign() -> None:
+    assert si(-0.006, "J") == "\N{MINUS SIGN}6.00 mJ"

@@ -13,6 +13,7 @@ from tiny_run import Invoke
 
 from hardspike.deploy.bundle import BundleSet, file_sha256
 from hardspike.deploy.graph_file import load_graph
+from hardspike.deploy.si_prefix import si
 from hardspike.results import measurements
 from hardspike.run_folder import RunFolder
 
@@ -65,7 +66,7 @@ def test_a_bundle_goes_out_and_its_trace_comes_back(hardspike: Invoke, run: Path
     assert not shown.problems and "No chip was used" not in shown.text
     costs = {row[0]: row[1:] for row in shown.table("Energy and time per image, measured and estimated")}
     steps = values["steps_per_image"]
-    assert costs["total energy"] == [f"{0.7 * 150e-6 * steps * 1e6:.3g}\N{NO-BREAK SPACE}µJ".replace("\xa0", " "), "–"]
+    assert costs["total energy"] == [si(0.7 * 150e-6 * steps, "J"), "–"]
 
     code, out, _ = hardspike("replay", run, "--trace", trace, "--quiet")
     assert code == 0 and "power: 0.2 W static + 0.5 W dynamic" in out and len(list((run / "hardware").iterdir())) == 1
