@@ -121,7 +121,7 @@ def _layer(path: Path, data: Any, tensors: Mapping[str, Tensor]) -> GraphLayer:
         _synapse((*path, "synapses", index), entry, f"{name}/weight/{index}", tensors)
         for index, entry in enumerate(_list((*path, "synapses"), data["synapses"]))
     )
-    neurons = _neurons((*path, "neurons"), data["neurons"], _array(path, f"{name}/bias", tensors, None), shape)
+    neurons = _neurons((*path, "neurons"), data["neurons"], _array(path, f"{name}/bias", tensors, None))
     return GraphLayer(name=name, shape=shape, synapses=synapses, neurons=neurons, scale=float(values["scale"]))
 
 
@@ -141,17 +141,12 @@ def _synapse(path: Path, data: Any, key: str, tensors: Mapping[str, Tensor]) -> 
     return ConvSynapse(source=source, weight=weight, exponent=exponent, **geometry)
 
 
-def _neurons(path: Path, data: Any, bias: IntArray, shape: Shape) -> NeuronGroup:
+def _neurons(path: Path, data: Any, bias: IntArray) -> NeuronGroup:
     values = _values(path, data, NEURONS, {"spiking", "reset_by"})
     if not isinstance(data["spiking"], bool):
         raise Mistake((*path, "spiking"), f"{shown(data['spiking'])} is not true or false")
     if data["reset_by"] is not None:
         _check((*path, "reset_by"), data["reset_by"], RESET_BY)
-    # No larger than the layer: broadcasting would make the layer larger instead.
-    if bias.ndim > len(shape) or any(
-        own not in (1, side) for own, side in zip(bias.shape[::-1], shape[::-1], strict=False)
-    ):
-        raise Mistake(path, f"bias of shape {bias.shape} does not fit {shape}")
     return NeuronGroup(bias=bias, spiking=data["spiking"], reset_by=data["reset_by"], **values)
 
 

@@ -333,12 +333,12 @@ class ProcessGraph:
             raise UnsupportedLayerError(
                 f"layer '{layer.name}': {EXTENSIONS[neurons.extensions[0]]} means nothing for neurons that never fire; leave it out"
             )
-        try:
-            np.broadcast_shapes(neurons.bias.shape, layer.shape)
-        except ValueError:
-            raise UnsupportedLayerError(
-                f"layer '{layer.name}': bias of shape {neurons.bias.shape} does not fit {layer.shape}"
-            ) from None
+        own, wanted = neurons.bias.shape, layer.shape
+        fits = len(own) <= len(wanted) and all(
+            a in (1, b) for a, b in zip(reversed(own), reversed(wanted), strict=False)
+        )
+        if not fits:
+            raise UnsupportedLayerError(f"layer '{layer.name}': bias of shape {own} does not fit {wanted}")
 
 
 def magnitude_bound(synapse: Synapse, message_max: int) -> int:

@@ -178,6 +178,7 @@ def _weight(value: int) -> np.ndarray:
         ),
         ({"bias": np.full(9, -4097, dtype=np.int32)}, "smallest bias -4097 is outside -4096..4095"),
         ({"bias": np.zeros(8, dtype=np.int32)}, "bias of shape (8,) does not fit (9,)"),
+        ({"bias": np.zeros((3, 9), dtype=np.int32)}, "bias of shape (3, 9) does not fit (9,)"),
         ({"weight": _weight(3)}, "weight 3 is not a multiple of 2 (8 bits, loihi2: numerics.weight_bits)"),
         ({"weight": _weight(256)}, "exceed -256..254 of mixed signs (loihi2: numerics.mixed_weight_min/max)"),
     ],
