@@ -17,7 +17,7 @@ class Overflow:
     of: int
 
 
-def count_overflows(graph: ProcessGraph, messages: Tensor, *, batch_size: int = 64) -> dict[str, Overflow]:
+def count_overflows(graph: ProcessGraph, messages: Tensor, *, batch_size: int = 8) -> dict[str, Overflow]:
     """Per layer, on integer messages as `Backend.run` takes them. Raises DataError for messages that do not fit."""
     counts = {layer.name: [0, 0, 0] for layer in graph.layers}
     backend, limit = EmulatorBackend(batch_size), graph.numerics.state_max
