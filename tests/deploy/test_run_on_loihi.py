@@ -188,15 +188,20 @@ def test_a_run_that_takes_too_long_ends_with_one_line(tmp_path: Path) -> None:
     made = sent(CASES[10], tmp_path)
     folder = bundled(made, tmp_path)
     script = (
-        "import time, multiprocessing, sys\nimport run_on_loihi as program\nfrom lava.magma.runtime.runtime import Runtime\n"
-        "Runtime.start = lambda self, condition: time.sleep(60)\n"
-        "code = program.main(['--backend', 'simulator', '--timeout-s', '1'])\n"
+        "import multiprocessing, signal, time\nimport run_on_loihi as program\nfrom lava.magma.runtime.runtime import Runtime\n"
+        "def hang(runtime, condition):\n"
+        "    left_s, _ = signal.setitimer(signal.ITIMER_REAL, 0.01)\n"
+        "    print('waits' if 0 < left_s <= 600 else 'no alarm')\n"
+        "    time.sleep(60)\n"
+        "Runtime.start = hang\n"
+        "code = program.main(['--backend', 'simulator', '--timeout-s', '600'])\n"
         "print(code, len(multiprocessing.active_children()))\n"
     )
     (folder / "hang.py").write_text(script)
     done = python(folder, "hang.py")
     assert done.stdout.splitlines()[-1:] == ["1 0"], done.stdout + done.stderr
-    assert "steps took Lava over 1 s; give more with --timeout-s" in done.stderr and "Traceback" not in done.stderr
+    assert "waits" in done.stderr.splitlines()
+    assert "steps took Lava over 600 s; give more with --timeout-s" in done.stderr and "Traceback" not in done.stderr
     assert not (folder / "trace.npz").exists()
 
 
