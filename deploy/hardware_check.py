@@ -19,7 +19,7 @@ from hardspike.deploy.energy import price, sum_layers
 from hardspike.deploy.hardware_trace import RAILS, HardwareTrace
 from hardspike.deploy.input_coding import append_constant_channels
 from hardspike.deploy.process_graph import ProcessGraph
-from hardspike.deploy.report_numbers import proportion
+from hardspike.deploy.report.numbers import proportion
 from hardspike.deploy.trace import Trace
 from hardspike.hw_profiles.profile import Profile
 from hardspike.snn.architecture import INPUT

@@ -14,7 +14,7 @@ from hardspike.deploy.hardware_trace import largest_set, read_hardware_trace
 from hardspike.deploy.input_coding import encode_images
 from hardspike.deploy.process_graph import ProcessGraph
 from hardspike.deploy.replay import replay_sets, sent_images
-from hardspike.deploy.report_measured import estimated
+from hardspike.deploy.report.measured import estimated
 from hardspike.hw_profiles.profile import load_profile
 from hardspike.results import adversarial_sets
 from hardspike.run_folder import RunFolder

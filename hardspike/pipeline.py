@@ -26,8 +26,8 @@ from hardspike.deploy.netx_file import write_netx
 from hardspike.deploy.overflow import count_overflows
 from hardspike.deploy.replay import Replayed, ReplaySet, replay, replay_sets
 from hardspike.deploy.replay_file import save_replayed
-from hardspike.deploy.report_numbers import NetworkResult, examples, network_numbers
-from hardspike.deploy.report_page import render_page
+from hardspike.deploy.report.numbers import NetworkResult, examples, network_numbers
+from hardspike.deploy.report.page import render_page
 from hardspike.deploy.verify import verify_network
 from hardspike.hw_profiles.profile import load_profile
 from hardspike.results import adversarial_sets, equalities, layer_fits, measurements, replayed_sets

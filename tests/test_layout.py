@@ -198,11 +198,10 @@ def test_folder_is_mapped_and_linked(folder: str) -> None:
 
 
 def test_every_directory_with_code_is_a_listed_package() -> None:
-    with_code = {file.parent for file in package_files()}
+    with_code, door = {file.parent for file in package_files()}, ROOT / "hardspike"
     assert not [relative(folder) for folder in with_code if not (folder / "__init__.py").is_file()]
-    names = {
-        "hardspike" if relative(d) == "hardspike" else f"hardspike.{relative(d)}".replace("/", ".") for d in with_code
-    }
+    names = {f"hardspike.{relative(d).removeprefix('hardspike/')}".replace("/", ".") for d in with_code - {door}}
+    names |= {"hardspike"}
     assert set(SETUPTOOLS["packages"]) == names
     assert {f"hardspike.{folder}" for folder in FOLDERS} | {"hardspike"} == set(SETUPTOOLS["package-dir"])
 

@@ -18,7 +18,7 @@ from hardspike.deploy.input_coding import append_constant_channels, quantize_ima
 from hardspike.deploy.process_graph import ConvSynapse, ProcessGraph
 from hardspike.deploy.replay import Replayed, SetOrigin, on_grid_inside_ball
 from hardspike.deploy.replay_file import load_replayed, save_replayed
-from hardspike.deploy.report_numbers import distribution, proportion
+from hardspike.deploy.report.numbers import distribution, proportion
 from hardspike.deploy.trace import Trace, join_traces
 from hardspike.hw_profiles.profile import load_profile
 from hardspike.snn.architecture import INPUT

@@ -10,7 +10,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from hardspike.attack.members import STEP_RATIO, parse_member, split_name
-from hardspike.deploy.report_figures import (
+from hardspike.deploy.report.figures import (
     FORMS,
     accuracy_figure,
     difference_uri,
@@ -19,7 +19,7 @@ from hardspike.deploy.report_figures import (
     layer_figure,
     time_figure,
 )
-from hardspike.deploy.report_measured import measured_runs, measured_status, section_title
+from hardspike.deploy.report.measured import measured_runs, measured_status, section_title
 from hardspike.deploy.si_prefix import si, si_range
 
 Numbers = dict[str, Any]

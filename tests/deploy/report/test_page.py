@@ -13,8 +13,8 @@ import matplotlib
 import pytest
 from report_example import FORMS, Browser, Page, contrast, example, read_png, report_example
 
-from hardspike.deploy.report_figures import COLOURS, difference_uri, image_uri
-from hardspike.deploy.report_page import Status, render_page, statuses
+from hardspike.deploy.report.figures import COLOURS, difference_uri, image_uri
+from hardspike.deploy.report.page import Status, render_page, statuses
 
 HOSTILE = "<script>alert('x')</script>\"><img src=http://x.example/a onerror=alert(1)> $\\frac$ & {{ 7 * 6 }}"
 

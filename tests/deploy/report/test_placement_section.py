@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from report_example import Page, report_example
 
-from hardspike.deploy.report_page import render_page
+from hardspike.deploy.report.page import render_page
 from hardspike.deploy.si_prefix import si, si_range
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from report_example import Page, report_example, share
 
-from hardspike.deploy.report_measured import measured_runs
-from hardspike.deploy.report_page import render_page, statuses
+from hardspike.deploy.report.measured import measured_runs
+from hardspike.deploy.report.page import render_page, statuses
 
 HOSTILE = "<script>alert(1)</script>{{ 7 * 6 }}"
 

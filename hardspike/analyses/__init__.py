@@ -1,0 +1,1 @@
+"""`hardspike analyse`: what the papers look at, on the networks of any run, each analysis by its name."""
