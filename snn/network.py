@@ -139,6 +139,7 @@ class SpikingNetwork(nn.Module):
         self._carrying = False
         self._spikes: dict[str, Tensor] | None = None
         self._currents: dict[str, Tensor] | None = None
+        self._watched: dict[str, Tensor] | None = None
 
     def set_time_steps(self, time_steps: int | None) -> None:
         """Raises SettingsError for a number below 1, or one that the batch norms per step are not made for."""
@@ -178,6 +179,8 @@ class SpikingNetwork(nn.Module):
         outputs_TB: Tensor = self._propagate(images_BCHW, None).unflatten(0, (-1, len(images_BCHW)))
         if outputs_TB.dtype in (torch.float16, torch.bfloat16):  # mixed precision: sums and losses in 32 bit
             outputs_TB = outputs_TB.float()
+        if self._watched is not None:
+            self._watched[self.architecture.nodes[-1].name] = outputs_TB
         return outputs_TB.mean(0) if self.architecture.readout == "mean" else outputs_TB.sum(0)
 
     def input_current(self, images_BCHW: Tensor, name: str) -> Tensor:
@@ -213,10 +216,13 @@ class SpikingNetwork(nn.Module):
                 if node.name == until:
                     return current_TB if steps is None else current_TB.expand(steps, *current_TB.shape[1:])
                 pooled = self._fused_pools.get(node.name)
-                if pooled is not None and steps is not None and self._spikes is None and not self._carrying:
+                seen = self._spikes is not None or self._watched is not None
+                if pooled is not None and steps is not None and not seen and not self._carrying:
                     values[pooled[0]], merged[pooled[0]] = self._fire(node.name, current_TB, steps, pooled[1]), True
                     continue
                 value, has_time = self._fire(node.name, current_TB, steps), steps is not None
+                if self._watched is not None:
+                    value = self._watch(node.name, value, batch)
             elif isinstance(module, DropoutMask):
                 value = self._dropped(module, values[node.source], steps if has_time else 1)
             elif isinstance(module, BatchNormPerStep) and not has_time:
@@ -228,6 +234,12 @@ class SpikingNetwork(nn.Module):
             assert isinstance(value, Tensor)
             values[node.name], merged[node.name] = value, has_time
         return value
+
+    def _watch(self, name: str, value: Tensor, batch: int) -> Tensor:
+        """Keep a neuron layer's output; returned as a function of what is kept, so that later layers' gradients reach it."""
+        assert self._watched is not None
+        self._watched[name] = value.unflatten(0, (-1, batch))
+        return self._watched[name].flatten(0, 1)
 
     def _encoded(self, images: Tensor, steps: int | None) -> tuple[dict[str, Tensor], dict[str, bool]]:
         image = self.architecture.input
@@ -296,6 +308,18 @@ class SpikingNetwork(nn.Module):
             yield self._spikes, self._currents
         finally:
             self._spikes = self._currents = None
+
+    @contextmanager
+    def watching(self) -> Iterator[dict[str, Tensor]]:
+        """Inside the block each forward pass leaves, with the gradient's path, what neuron layers and the last layer put out.
+
+        Shape [T, B, ...]; T = 1 for an ANN.
+        """
+        self._watched = {}
+        try:
+            yield self._watched
+        finally:
+            self._watched = None
 
 
 def _pools_behind_neurons(architecture: Architecture) -> dict[str, tuple[str, Pool]]:
