@@ -54,7 +54,9 @@ def map_layers(subject: Subject) -> tuple[tuple[str, ...], tuple[str, ...]]:
     has_plane = {name: _is_plane(shapes[name]) for name in subject.snn.neurons()}
     possible = tuple(name for name in has_plane if has_plane[name])
     if not possible:
-        raise SettingsError("network: no neuron layer has an image plane, so there are no maps; use a convolutional network")
+        raise SettingsError(
+            "network: no neuron layer has an image plane, so there are no maps; use a convolutional network"
+        )
     for name in subject.options.layers:
         if name not in possible:
             raise SettingsError(f"layers: '{name}' is no neuron layer with an image plane; use {', '.join(possible)}")

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor
 
 from hardspike.analyses.activation_maps import distances, has_contrast, mean_interval, variance
@@ -111,9 +110,7 @@ def _identical(found: Found, name: str) -> float:
     return float((distance < 1e-12).double().mean())
 
 
-def _values(
-    found: Found, spreads: Mapping[Method, Mapping[str, Tensor]], layers: Sequence[str]
-) -> dict[str, object]:
+def _values(found: Found, spreads: Mapping[Method, Mapping[str, Tensor]], layers: Sequence[str]) -> dict[str, object]:
     values: dict[str, object] = {
         method.key: {
             name: dict(zip(("variance", "low", "high"), mean_interval(spread), strict=True))
