@@ -9,6 +9,9 @@ front of it, which `fire` has no place for. Under an `Activation` the neurons ar
 timesteps, leak and reset ignored, the threshold too for `relu`.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -50,6 +53,16 @@ class FakeQuantised(nn.Module):
             }
         )
         self._bias = {layer.name: torch.from_numpy(_bias(layer, graph)) for layer in graph.layers}
+        self._watched: dict[str, Tensor] | None = None
+
+    @contextmanager
+    def watching(self) -> Iterator[dict[str, Tensor]]:
+        """Inside the block each forward pass leaves the spikes of every layer that fires, [T, B, ...]; none under an `Activation`."""
+        self._watched = {}
+        try:
+            yield self._watched
+        finally:
+            self._watched = None
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Raises DataError for images that do not fit the input contract."""
@@ -68,6 +81,8 @@ class FakeQuantised(nn.Module):
                 sent[layer.name] = self._activate(layer, current_TB.mean(0), substitute)[None]
             else:
                 sent[layer.name] = self._fire(layer, current_TB)
+                if self._watched is not None:
+                    self._watched[layer.name] = sent[layer.name]
         if graph.output.neurons.spiking:
             spikes_TB = sent[graph.output.name]
             return spikes_TB.mean(0) if graph.readout == "mean" else spikes_TB.sum(0)

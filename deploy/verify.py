@@ -8,8 +8,6 @@
 6 float SNN and emulator            measured, not equal: class agreement, spike-count correlation, first divergence
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -20,6 +18,7 @@ from torch import Tensor
 
 from hardspike.deploy.compare import Counter, Equality, correlation
 from hardspike.deploy.emulator import EmulatorBackend
+from hardspike.deploy.float_spikes import float_spikes
 from hardspike.deploy.fold import StepNorms, fold_network
 from hardspike.deploy.input_coding import encode_images, quantize_images
 from hardspike.deploy.lava_backend import LavaBackend, NetxBackend, lava_available
@@ -31,7 +30,6 @@ from hardspike.deploy.shipped_networks import compare_shipped_networks
 from hardspike.deploy.trace import States, Trace
 from hardspike.snn.architecture import INPUT
 from hardspike.snn.data import ImageSet
-from hardspike.snn.encoding import NoiseSource
 from hardspike.snn.errors import HardspikeError
 from hardspike.snn.network import SpikingNetwork
 from hardspike.snn.progress import Progress, Silent
@@ -204,8 +202,8 @@ def _compare_shipped() -> list[Equality]:
 def compare_float(snn: SpikingNetwork, graph: ProcessGraph, images: Tensor, trace: Trace) -> list[Equality]:
     """Row 6: how close the float network is. One row for classes, one for saturation, one per layer for spikes."""
     assert trace.states is not None
-    with torch.no_grad(), _drawing_as_the_host(snn, graph), snn.recording() as (spikes, _):
-        predicted = snn(images.to(next(snn.parameters()).dtype)).argmax(1)
+    spikes, logits = float_spikes(snn, images)
+    predicted = logits.argmax(1)
     agreement = int((predicted == trace.predicted).sum())
     rows = [
         Equality(
@@ -242,22 +240,6 @@ def compare_float(snn: SpikingNetwork, graph: ProcessGraph, images: Tensor, trac
             )
         )
     return rows
-
-
-@contextmanager
-def _drawing_as_the_host(snn: SpikingNetwork, graph: ProcessGraph) -> Iterator[None]:
-    """Poisson spikes are those of `encode_images` with its first seed: same generator, same dtype."""
-    if graph.input.poisson is None:
-        yield
-        return
-    dtype, noise = next(snn.parameters()).dtype, snn.noise
-    snn.double()
-    snn.noise = NoiseSource(0)
-    try:
-        yield
-    finally:
-        snn.noise = noise
-        snn.to(dtype)
 
 
 def saturations(states: States, graph: ProcessGraph) -> tuple[int, int]:
