@@ -1,0 +1,66 @@
+"""The kinds of images that an analysis shows a network: clean, noise of the same size, attacked, and attacked for energy."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hardspike.analyses.subject import Subject
+from hardspike.attack.adversarial_set import load_adversarial_set
+from hardspike.attack.ball import Ball
+from hardspike.attack.evaluation import member_seed
+from hardspike.attack.problem import SampleDraws
+from hardspike.deploy.replay import on_grid_inside_ball
+from hardspike.snn.checkpoint import load_tensors
+
+# Made where the run has no attack of its own on as many images.
+OWN_ATTACK = "pgd7"
+ENERGY_KIND = "energy attack"
+CLEAN, NOISE, ATTACK, ENERGY = "clean", "noise", "attack", "energy"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LookedAt:
+    """Images (M, C, H, W) made from the first M test images. kind: a tone of the charts. member: what made them, in words."""
+
+    kind: str
+    images: Tensor
+    member: str = ""
+
+
+def noise_images(subject: Subject) -> Tensor:
+    """Each pixel of the test images moved by +eps or -eps: the control of an attack. As stage `replay` draws it."""
+    data = subject.test
+    draws = SampleDraws(member_seed(subject.options.seed, "noise"), torch.arange(len(data)))
+    return on_the_grid(subject, Ball.around(data.images, subject.eps).corner(draws.uniform(0, data.images)))
+
+
+def on_the_grid(subject: Subject, images: Tensor) -> Tensor:
+    """What the deployed network's sensor could have sent, inside the budget; unchanged where nothing is deployed."""
+    if not subject.has_deployed:
+        return images
+    clean = subject.test.images[: len(images)]
+    return on_grid_inside_ball(images, clean, subject.eps, subject.graph.input.image_bits)
+
+
+def attacked_images(subject: Subject, target: str) -> LookedAt:
+    """Of the run's own attack on `target` at this budget where it is finished, as large and of L-infinity; else of `OWN_ATTACK`."""
+    path = subject.folder.attack_set(target, subject.eps)
+    if path.is_file() and subject.folder.finished("attack"):
+        made = load_adversarial_set(path)
+        evaluation = made.evaluation
+        if evaluation.norm == "linf" and made.checks and len(evaluation) >= len(subject.test):
+            images = on_the_grid(subject, evaluation.images[: len(subject.test)])
+            return LookedAt(kind=ATTACK, images=images, member="the run's own attack")
+    return LookedAt(kind=ATTACK, images=subject.attacked(OWN_ATTACK, target), member=OWN_ATTACK)
+
+
+def energy_images(subject: Subject) -> LookedAt | None:
+    """The images of `hardspike energy` (class kept) at this budget, else at the largest it was run at; None where it was not run."""
+    paths = {float(path.stem[3:]): path for path in (subject.folder.path / "energy").glob("eps*.safetensors")}
+    if not paths:
+        return None
+    own = next((eps for eps in paths if f"{eps:.6g}" == f"{subject.eps:.6g}"), max(paths))
+    tensors, _ = load_tensors(paths[own], ENERGY_KIND)
+    images = tensors["energy-attack-class-kept"][: len(subject.test)]
+    return LookedAt(kind=ENERGY, images=images, member=f"energy attack, class kept, eps {own:.4g}")
