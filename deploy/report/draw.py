@@ -1,0 +1,45 @@
+"""Charts as inline SVG: one drawing for light and dark, with what it shows as a text for those who do not see it."""
+
+from xml.etree.ElementTree import Element
+
+from markupsafe import Markup
+
+from hardspike.deploy.report.alternative import alternative
+from hardspike.deploy.report.axes_text import WIDTHS
+from hardspike.deploy.report.chart import BarChart, Chart, Histogram, LineChart, Matrix
+from hardspike.deploy.report.draw_bars import draw_bars, draw_histogram
+from hardspike.deploy.report.draw_grids import draw_matrix, draw_pictures
+from hardspike.deploy.report.draw_lines import draw_lines
+from hardspike.deploy.report.svg import canvas, inline, label, plain_text, text_width
+
+TITLE_HEIGHT = 22.0
+
+
+def draw(chart: Chart, *, keyed: bool = True) -> Markup:
+    """The chart as `<svg class="figure">`, coloured by the variables of `theme.css_variables`; its name must be unique on a page.
+
+    Small charts carry their title, since they stand in rows; for others the page writes it. keyed: with the names of the series,
+    where there are more than one; False where the page has them beside it.
+    """
+    return inline(drawing(chart, keyed=keyed))
+
+
+def drawing(chart: Chart, *, keyed: bool = True) -> Element:
+    made: list[Element] = []
+    top = 0.0
+    if chart.width == "small":
+        made.append(
+            label(plain_text(chart.title, int(WIDTHS["small"] / text_width("x"))), 0, 13, tone="ink", bold=True)
+        )
+        top = TITLE_HEIGHT
+    if isinstance(chart, LineChart):
+        width, height, drawn = draw_lines(chart, top=top, keyed=keyed)
+    elif isinstance(chart, BarChart):
+        width, height, drawn = draw_bars(chart, top=top, keyed=keyed)
+    elif isinstance(chart, Histogram):
+        width, height, drawn = draw_histogram(chart, top=top, keyed=keyed)
+    elif isinstance(chart, Matrix):
+        width, height, drawn = draw_matrix(chart, top=top)
+    else:
+        width, height, drawn = draw_pictures(chart, top=top)
+    return canvas(width, height, alternative(chart), [*made, *drawn])

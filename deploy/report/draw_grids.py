@@ -1,0 +1,172 @@
+"""Grids: matrices of numbers in shaded cells, and small pictures with their titles."""
+
+import math
+from xml.etree.ElementTree import Element
+
+from hardspike.deploy.report.axes_text import MINUS, ROW, WIDTHS
+from hardspike.deploy.report.chart import Matrix, Picture, Pictures
+from hardspike.deploy.report.png import heat_uri, image_uri
+from hardspike.deploy.report.svg import FONT_SIZE, box, label, plain_text, shape, text_width
+
+# Of the tone over the paper: the full shade still leaves contrast for numbers in ink, in light and dark.
+FULL_SHADE = 0.55
+POSITIVE, NEGATIVE = "snn", "deployed"
+CELL_HEIGHT = 26.0
+WIDEST_CELL = 92.0
+SMALLEST_PICTURE, LARGEST_PICTURE = 56.0, 150.0
+GAP = 10.0
+SLOPE = math.radians(40)
+
+
+def draw_matrix(chart: Matrix, *, top: float) -> tuple[float, float, list[Element]]:
+    """Width, height and drawing. top: pixels left free above."""
+    width = WIDTHS[chart.width]
+    longest = {"small": 9, "normal": 18, "wide": 26}[chart.width]
+    rows = [plain_text(name, longest) for name in chart.rows]
+    columns = [plain_text(name, 18) for name in chart.columns]
+    texts = [[_cell_text(value, percent=chart.percent) for value in values] for values in chart.values]
+    left = 10 + max(map(text_width, rows), default=0)
+    cell = min(WIDEST_CELL, (width - left - 2) / max(1, len(columns)))
+    across = all(text_width(name) + 4 <= cell for name in columns)
+    if not across and columns:
+        # The last title leans beyond its column.
+        lean = math.cos(SLOPE) * text_width(columns[-1])
+        cell = min(WIDEST_CELL, (width - left - lean + 6) / max(1, len(columns) - 0.5))
+    kept = max(1, math.ceil((FONT_SIZE + 2) / cell))
+    head = ROW if across else 8 + math.sin(SLOPE) * max(map(text_width, columns), default=0)
+    row_height = CELL_HEIGHT if len(rows) <= 24 else 16.0
+    above = top + ROW + head
+    made = [
+        label(plain_text(chart.row_label, longest), left - 7, above - 6, anchor="end"),
+        label(plain_text(chart.column_label, int((width - left) / text_width("x"))), left, top + 0.65 * ROW),
+    ]
+    for index, name in enumerate(columns):
+        x = left + (index + 0.5) * cell
+        if across:
+            made.append(label(name, x, above - 6, tone="ink", anchor="middle"))
+        elif index % kept == 0:
+            made.append(label(name, x, above - 5, tone="ink", rotate=-math.degrees(SLOPE)))
+    darkest = chart.darkest or max((abs(v) for values in chart.values for v in values if v is not None), default=0.0)
+    shown = max((text_width(text) for line in texts for text in line), default=0) + 4 <= cell
+    for at, (name, values) in enumerate(zip(rows, chart.values, strict=True)):
+        y = above + at * row_height
+        made.append(label(name, left - 7, y + row_height / 2 + 4, tone="ink", anchor="end"))
+        for index, value in enumerate(values):
+            x = left + index * cell
+            made.append(box(x + 0.5, y + 0.5, cell - 1, row_height - 1, _shade(value, darkest)))
+            if shown or value is None:
+                tone = "soft" if value is None else "ink"
+                made.append(label(texts[at][index], x + cell / 2, y + row_height / 2 + 4, tone=tone, anchor="middle"))
+    height = above + max(1, len(rows)) * row_height
+    key, used = _scale_key(chart, left, height + 8, darkest, width)
+    return width, height + 8 + used, made + key
+
+
+def draw_pictures(chart: Pictures, *, top: float) -> tuple[float, float, list[Element]]:
+    width = WIDTHS[chart.width]
+    longest = {"small": 9, "normal": 14, "wide": 20}[chart.width]
+    rows = [plain_text(name, longest) for name in chart.rows]
+    left = 8 + max(map(text_width, rows), default=0) if any(rows) else 0.0
+    count = max(1, len(chart.columns))
+    cell = min(LARGEST_PICTURE, max((width - left) / count - GAP, 1.0))
+    letters = max(3, int((cell + GAP / 2) / text_width("x")))
+    made: list[Element] = []
+    y = top
+    if any(chart.columns):
+        titles = [_lines(name, letters, 2) for name in chart.columns]
+        lines = max(map(len, titles))
+        for index, title in enumerate(titles):
+            for at, text in enumerate(title):
+                base = y + (at + lines - len(title)) * 14 + 12
+                made.append(label(text, left + index * (cell + GAP), base, tone="ink"))
+        y += 14 * lines + 8
+    for name, pictures in zip(rows, chart.pictures, strict=True):
+        tall = max((cell * _aspect(picture) for picture in pictures if picture is not None), default=ROW)
+        made.append(label(name, 0, y + min(tall / 2 + 4, 75), tone="ink"))
+        notes = 0
+        for index, picture in enumerate(pictures):
+            x = left + index * (cell + GAP)
+            if picture is None:
+                made.append(label("–", x + cell / 2, y + tall / 2 + 4, anchor="middle"))
+                continue
+            made += _picture(picture, x, y, cell)
+            note = _lines(picture.note, letters, 3)
+            made += [label(text, x, y + tall + 13 + 14 * at) for at, text in enumerate(note)]
+            notes = max(notes, len(note))
+        y += tall + 14 * notes + GAP + (4 if notes else 0)
+    return width, max(y, top + ROW), made
+
+
+def _cell_text(value: float | None, *, percent: bool) -> str:
+    if value is None:
+        return "–"
+    value = 100 * value if percent else value
+    if percent:
+        text = f"{value:.1f}" if abs(value) < 99.95 else f"{value:.0f}"
+    else:
+        text = f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.3g}"
+    return text.replace("-", MINUS)
+
+
+def _shade(value: float | None, darkest: float) -> str:
+    if value is None:
+        return "fill: none; stroke: var(--grid)"
+    share = min(1.0, abs(value) / darkest) if darkest > 0 else 0.0
+    # Without any shade a cell would not look like one.
+    return (
+        f"fill: var(--{POSITIVE if value >= 0 else NEGATIVE}); fill-opacity: {0.04 + (FULL_SHADE - 0.04) * share:.3f}"
+    )
+
+
+def _scale_key(chart: Matrix, left: float, top: float, darkest: float, width: float) -> tuple[list[Element], float]:
+    """What a shade means: small cells from the lowest to the full shade, with both ends in numbers."""
+    signed = any(v is not None and v < 0 for values in chart.values for v in values)
+    steps = [share / 4 for share in range(-4 if signed else 0, 5)]
+    unit = " %" if chart.percent else ""
+    first, last = (_cell_text(share * darkest, percent=chart.percent) + unit for share in (steps[0], steps[-1]))
+    y = top + 13
+    title = plain_text(chart.value_label, int(width / text_width("x")))
+    made, x = [label(title, 0, y)], text_width(title) + 14
+    needed = text_width(first + last) + 14 * len(steps) + 20
+    if x + needed > width:
+        x, y = 0.0, y + ROW
+    made.append(label(first, x, y))
+    x += text_width(first) + 4
+    for share in steps:
+        made.append(box(x, y - 9, 13, 11, _shade(share or 0.0, 1.0)))
+        x += 14
+    made.append(label(last, x + 5, y))
+    return made, y + 8 - top
+
+
+def _picture(picture: Picture, x: float, y: float, cell: float) -> list[Element]:
+    height = cell * _aspect(picture)
+    place = {"x": x, "y": y, "width": cell, "height": height, "preserveAspectRatio": "none"}
+    made = []
+    if picture.look == "heat":
+        over = "; opacity: 0.6" if picture.under else ""
+        if picture.under:
+            made.append(shape("image", **place, href=image_uri(picture.under), style="image-rendering: pixelated"))
+        uri = heat_uri(picture.values[0])
+        made.append(shape("image", **place, href=uri, style=f"image-rendering: pixelated{over}"))
+    else:
+        made.append(shape("image", **place, href=image_uri(picture.values), style="image-rendering: pixelated"))
+    return [*made, box(x, y, cell, height, "fill: none; stroke: var(--rule)")]
+
+
+def _aspect(picture: Picture) -> float:
+    shown = picture.under or picture.values
+    return len(shown[0]) / len(shown[0][0])
+
+
+def _lines(text: str, letters: int, most: int) -> list[str]:
+    """Words on at most `most` lines; what does not fit is cut."""
+    lines: list[str] = []
+    for word in plain_text(text, 10_000).split():
+        if lines and len(lines[-1]) + 1 + len(word) <= letters:
+            lines[-1] += " " + word
+        else:
+            lines.append(word)
+    if len(lines) > most:
+        lines[most - 1] = " ".join(lines[most - 1 :])
+    return [plain_text(line, letters) for line in lines[:most]]
