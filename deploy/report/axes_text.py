@@ -10,6 +10,8 @@ from matplotlib.ticker import MaxNLocator
 from hardspike.deploy.report.chart import TONES
 from hardspike.deploy.report.svg import FONT_SIZE, box, label, plain_text, shape, text_width
 
+# Of texts that would touch if they stood level.
+SLOPE = math.radians(40)
 WIDTHS = {"small": 210.0, "normal": 420.0, "wide": 860.0}
 ROW = 18.0
 # Matplotlib's letters; tones that meet in one chart differ in their markers too.
@@ -56,6 +58,11 @@ def decades(low: float, high: float) -> list[float]:
         if len(found) >= 3:
             return found[:: math.ceil(len(found) / 8)]
     return [low, high]
+
+
+def every(step: float) -> int:
+    """Which of the slanting texts that stand `step` pixels apart can be shown: every first, every second, ..."""
+    return max(1, math.ceil((FONT_SIZE + 1) / (math.sin(SLOPE) * max(step, 0.1))))
 
 
 def legend(keys: Sequence[Key], left: float, top: float, right: float) -> tuple[list[Element], float]:

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from xml.etree.ElementTree import Element
 
+from matplotlib.axes import Axes
+
 from hardspike.deploy.report.axes_text import ROW, WIDTHS, Key, legend, number, ticks
 from hardspike.deploy.report.chart import BarChart, Bars, Histogram
 from hardspike.deploy.report.svg import COLOURS, label, make_axes, plain_text, plotted, text_width
@@ -47,25 +49,14 @@ def draw_bars(chart: BarChart, *, top: float, keyed: bool) -> tuple[float, float
     thick = group / len(chart.bars) / row if chart.bars else 1.0
     for index, bars in enumerate(chart.bars):
         offset = (index + 0.5 - len(chart.bars) / 2) * thick
-        for at in range(len(chart.categories)):
-            value, start, end = (None if not side else side[at] for side in (bars.values, bars.low, bars.high))
-            y = at + offset
-            middle = above + (y + 0.5) * row + 4
-            last = left + pixels * unit * (0 - low)
-            if bars.values and value is not None:
-                axes.barh(y, unit * value, height=0.86 * thick, color=COLOURS[bars.tone])
-                last = max(last, left + pixels * unit * (value - low))
-            if start is not None and end is not None:
-                if bars.values:
-                    axes.hlines(y, unit * start, unit * end, color=COLOURS["ink"], linewidth=1.1, alpha=0.75)
-                else:
-                    # The edge keeps a span of no width visible.
-                    tone, size = COLOURS[bars.tone], unit * (end - start)
-                    axes.barh(y, size, left=unit * start, height=0.7 * thick, color=tone, edgecolor=tone, linewidth=1.5)
-                last = max(last, left + pixels * unit * (end - low))
-            elif value is None:
-                made.append(label("–", last + 3, middle))
-            if valued and value is not None:
+        _plot_group(axes, bars, offset, thick, unit)
+        for at in range(len(categories)):
+            middle = above + (at + offset + 0.5) * row + 4
+            value, end = (None if not side else side[at] for side in (bars.values, bars.high))
+            last = left + pixels * unit * (max(0.0, value or 0.0, end or 0.0) - low)
+            if value is None and (bars.values or end is None):
+                made.append(label("–", left + pixels * unit * (0 - low) + 3, middle))
+            elif valued and value is not None:
                 made.append(label(number(value, percent=chart.percent), last + 5, middle))
     made += [
         label(name, left - 7, above + (i + 0.5) * row + 4, tone="ink", anchor="end")
@@ -78,6 +69,22 @@ def draw_bars(chart: BarChart, *, top: float, keyed: bool) -> tuple[float, float
     ]
     made.append(label(plain_text(chart.label, int((width - left) / text_width("x"))), left, height - 6))
     return width, height, plotted(figure, chart.name) + made
+
+
+def _plot_group(axes: Axes, bars: Bars, offset: float, thick: float, unit: int) -> None:
+    """One bar in each row of the axes, `offset` rows from its middle; none where there is no value."""
+    tone = COLOURS[bars.tone]
+    drawn = [(at + offset, unit * v) for at, v in enumerate(bars.values) if v is not None]
+    axes.barh([y for y, _ in drawn], [v for _, v in drawn], height=0.86 * thick, color=tone)
+    ends = zip(bars.low, bars.high, strict=True)
+    spans = [(at + offset, unit * a, unit * b) for at, (a, b) in enumerate(ends) if a is not None and b is not None]
+    y, low, high = ([span[side] for span in spans] for side in range(3))
+    if bars.values:
+        axes.hlines(y, low, high, color=COLOURS["ink"], linewidth=1.1, alpha=0.75)
+    else:
+        size = [b - a for a, b in zip(low, high, strict=True)]
+        # The edge keeps a span of no width visible.
+        axes.barh(y, size, left=low, height=0.7 * thick, color=tone, edgecolor=tone, linewidth=1.5)
 
 
 def draw_histogram(chart: Histogram, *, top: float, keyed: bool) -> tuple[float, float, list[Element]]:

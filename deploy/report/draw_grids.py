@@ -1,12 +1,13 @@
 """Grids: matrices of numbers in shaded cells, and small pictures with their titles."""
 
 import math
+from collections.abc import Sequence
 from xml.etree.ElementTree import Element
 
-from hardspike.deploy.report.axes_text import MINUS, ROW, WIDTHS
+from hardspike.deploy.report.axes_text import MINUS, ROW, SLOPE, WIDTHS, every, number
 from hardspike.deploy.report.chart import Matrix, Picture, Pictures
 from hardspike.deploy.report.png import heat_uri, image_uri
-from hardspike.deploy.report.svg import FONT_SIZE, box, label, plain_text, shape, text_width
+from hardspike.deploy.report.svg import box, label, plain_text, shape, text_width
 
 # Of the tone over the paper: the full shade still leaves contrast for numbers in ink, in light and dark.
 FULL_SHADE = 0.55
@@ -15,7 +16,6 @@ CELL_HEIGHT = 26.0
 WIDEST_CELL = 92.0
 SMALLEST_PICTURE, LARGEST_PICTURE = 56.0, 150.0
 GAP = 10.0
-SLOPE = math.radians(40)
 
 
 def draw_matrix(chart: Matrix, *, top: float) -> tuple[float, float, list[Element]]:
@@ -24,20 +24,21 @@ def draw_matrix(chart: Matrix, *, top: float) -> tuple[float, float, list[Elemen
     longest = {"small": 9, "normal": 18, "wide": 26}[chart.width]
     rows = [plain_text(name, longest) for name in chart.rows]
     columns = [plain_text(name, 18) for name in chart.columns]
-    texts = [[_cell_text(value, percent=chart.percent) for value in values] for values in chart.values]
-    left = 10 + max(map(text_width, rows), default=0)
+    texts = _cell_texts(chart)
+    corner = plain_text(chart.row_label, longest)
+    left = 10 + max(map(text_width, [corner, *rows]))
     cell = min(WIDEST_CELL, (width - left - 2) / max(1, len(columns)))
     across = all(text_width(name) + 4 <= cell for name in columns)
     if not across and columns:
         # The last title leans beyond its column.
         lean = math.cos(SLOPE) * text_width(columns[-1])
         cell = min(WIDEST_CELL, (width - left - lean + 6) / max(1, len(columns) - 0.5))
-    kept = max(1, math.ceil((FONT_SIZE + 2) / cell))
+    kept = every(cell)
     head = ROW if across else 8 + math.sin(SLOPE) * max(map(text_width, columns), default=0)
     row_height = CELL_HEIGHT if len(rows) <= 24 else 16.0
     above = top + ROW + head
     made = [
-        label(plain_text(chart.row_label, longest), left - 7, above - 6, anchor="end"),
+        label(corner, left - 7, above - 6, anchor="end"),
         label(plain_text(chart.column_label, int((width - left) / text_width("x"))), left, top + 0.65 * ROW),
     ]
     for index, name in enumerate(columns):
@@ -94,18 +95,34 @@ def draw_pictures(chart: Pictures, *, top: float) -> tuple[float, float, list[El
             made += [label(text, x, y + tall + 13 + 14 * at) for at, text in enumerate(note)]
             notes = max(notes, len(note))
         y += tall + 14 * notes + GAP + (4 if notes else 0)
+    if any(p is not None and p.look == "heat" for pictures in chart.pictures for p in pictures):
+        y += 4
+        ramp = heat_uri([[step / 63 for step in range(64)]])
+        made += [label("0", left, y + 11), label("1", left + 92, y + 11)]
+        made.append(shape("image", x=left + 11, y=y + 1, width=76, height=11, preserveAspectRatio="none", href=ramp))
+        y += ROW
     return width, max(y, top + ROW), made
 
 
-def _cell_text(value: float | None, *, percent: bool) -> str:
-    if value is None:
-        return "–"
-    value = 100 * value if percent else value
-    if percent:
-        text = f"{value:.1f}" if abs(value) < 99.95 else f"{value:.0f}"
-    else:
-        text = f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.3g}"
-    return text.replace("-", MINUS)
+def _cell_texts(chart: Matrix) -> list[list[str]]:
+    """All with the same decimals, so that they can be compared by eye."""
+    unit = 100 if chart.percent else 1
+    values = [unit * value for row in chart.values for value in row if value is not None]
+    decimals = _decimals(values, percent=chart.percent)
+    return [["–" if v is None else _decimal(unit * v, decimals) for v in row] for row in chart.values]
+
+
+def _decimals(values: Sequence[float], *, percent: bool) -> int:
+    """None for whole numbers, else so many that the largest has three digits."""
+    largest = max(map(abs, values), default=0.0)
+    if largest == 0 or all(value == int(value) for value in values):
+        return 0
+    return 1 if percent else min(6, max(0, 2 - math.floor(math.log10(largest)) - (largest < 1)))
+
+
+def _decimal(value: float, decimals: int) -> str:
+    text = f"{value:,.{decimals}f}"
+    return text.replace("-", "" if float(text.replace(",", "")) == 0 else MINUS)
 
 
 def _shade(value: float | None, darkest: float) -> str:
@@ -122,8 +139,7 @@ def _scale_key(chart: Matrix, left: float, top: float, darkest: float, width: fl
     """What a shade means: small cells from the lowest to the full shade, with both ends in numbers."""
     signed = any(v is not None and v < 0 for values in chart.values for v in values)
     steps = [share / 4 for share in range(-4 if signed else 0, 5)]
-    unit = " %" if chart.percent else ""
-    first, last = (_cell_text(share * darkest, percent=chart.percent) + unit for share in (steps[0], steps[-1]))
+    first, last = (number(share * darkest, percent=chart.percent) for share in (steps[0], steps[-1]))
     y = top + 13
     title = plain_text(chart.value_label, int(width / text_width("x")))
     made, x = [label(title, 0, y)], text_width(title) + 14
@@ -133,7 +149,7 @@ def _scale_key(chart: Matrix, left: float, top: float, darkest: float, width: fl
     made.append(label(first, x, y))
     x += text_width(first) + 4
     for share in steps:
-        made.append(box(x, y - 9, 13, 11, _shade(share or 0.0, 1.0)))
+        made.append(box(x, y - 9, 13, 11, _shade(share or 0.0, 1.0) + "; stroke: var(--rule); stroke-width: 0.5"))
         x += 14
     made.append(label(last, x + 5, y))
     return made, y + 8 - top

@@ -11,29 +11,35 @@ from matplotlib.axes import Axes
 from hardspike.deploy.report.axes_text import (
     MARKERS,
     ROW,
+    SLOPE,
     WIDTHS,
     Key,
     decades,
     end_names,
+    every,
     legend,
     number,
     ticks,
 )
 from hardspike.deploy.report.chart import Line, LineChart, Value
-from hardspike.deploy.report.svg import COLOURS, FONT_SIZE, label, make_axes, plain_text, plotted, text_width
+from hardspike.deploy.report.svg import COLOURS, label, make_axes, plain_text, plotted, text_width
 
 PLOT_HEIGHTS = {"small": 104.0, "normal": 220.0, "wide": 260.0}
 # Up to so many points a line has whiskers, beyond a band.
 MOST_WHISKERS = 12
 LONGEST_TICK = 18
-SLOPE = math.radians(40)
+LONGEST_NAMES = {"small": 20, "normal": 24, "wide": 40}
 
 
 def draw_lines(chart: LineChart, *, top: float, keyed: bool) -> tuple[float, float, list[Element]]:
     """Width, height and drawing. top: pixels left free above. keyed: with the names of the lines, where there are more than one."""
     width, unit = WIDTHS[chart.width], 100 if chart.percent else 1
     marked = chart.markers and max((len(line.x) for line in chart.lines), default=0) * 9 < width
-    keys = [_key(line, marked=marked) for line in chart.lines] if keyed and len(chart.lines) > 1 else []
+    keys = (
+        [_key(line, LONGEST_NAMES[chart.width], marked=marked) for line in chart.lines]
+        if keyed and len(chart.lines) > 1
+        else []
+    )
     x_low, x_high = _x_range(chart)
     y_low, y_high = _y_range(chart)
     y_ticks = ticks(unit * y_low, unit * y_high, 3 if chart.width == "small" else 5)
@@ -74,6 +80,8 @@ def draw_lines(chart: LineChart, *, top: float, keyed: bool) -> tuple[float, flo
         label(text, left - 7, height_of(tick) + 4, anchor="end") for tick, text in zip(y_ticks, y_texts, strict=True)
     ]
     made += texts
+    if not any(map(_has_values, chart.lines)):
+        made.append(label("no values", (left + width - right) / 2, (above + plot_bottom) / 2, anchor="middle"))
     bottom = depth + (ROW if chart.x_label else 0) + 2
     height = plot_bottom + bottom
     if chart.x_label:
@@ -94,17 +102,21 @@ def draw_lines(chart: LineChart, *, top: float, keyed: bool) -> tuple[float, flo
     return width, height, plotted(figure, chart.name) + made
 
 
-def _key(line: Line, *, marked: bool) -> Key:
-    return Key(plain_text(line.name, 24), line.tone, line=True, dashed=line.dashed, marker=marked)
+def _key(line: Line, longest: int, *, marked: bool) -> Key:
+    return Key(plain_text(line.name, longest), line.tone, line=True, dashed=line.dashed, marker=marked)
 
 
 def _may_stand_at_ends(chart: LineChart, keys: Sequence[Key], names: float, width: float) -> bool:
     """Where every line ends at the right, and the names leave the lines at least two thirds of the width."""
     if not keys or len(keys) > 8 or chart.width == "small" or names > width / 3:
         return False
-    if not all(any(y is not None for y in line.y) for line in chart.lines):
+    if not all(_has_values(line) for line in chart.lines):
         return False
     return len({_last(line)[0] for line in chart.lines}) == 1
+
+
+def _has_values(line: Line) -> bool:
+    return any(y is not None for y in line.y)
 
 
 def _last(line: Line) -> tuple[float, float]:
@@ -126,6 +138,8 @@ def _y_range(chart: LineChart) -> tuple[float, float]:
     values = [y for line in chart.lines for side in (line.y, line.low, line.high) for y in side if y is not None]
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     span = high - min(low, low if chart.y_bottom is None else chart.y_bottom) or abs(high) or 1.0
+    if low == high == chart.y_bottom == 0:
+        high = 1.0
     bottom = low - 0.06 * span if chart.y_bottom is None or low < chart.y_bottom else chart.y_bottom
     top = high + 0.06 * span if chart.y_top is None or high > chart.y_top else chart.y_top
     if chart.percent and high <= 1 < top:
@@ -138,9 +152,11 @@ def _x_ticks(chart: LineChart, low: float, high: float, pixels: float) -> tuple[
     if chart.x_names:
         return [x for x, _ in chart.x_names], [plain_text(name, LONGEST_TICK) for _, name in chart.x_names]
     values = sorted({x for line in chart.lines for x in line.x})
+    if not values:
+        return [], []
     whole = all(x == int(x) for x in values)
     chosen = values
-    if len(values) > 9 or not values:
+    if len(values) > 9:
         chosen = decades(low, high) if chart.x_log else ticks(low, high, max(2, int(pixels / 55)), whole=whole)
     texts = [number(x) for x in chosen]
     if chosen is values and not _fit([_scale(low, high, 0, pixels, log=chart.x_log)(x) for x in values], texts):
@@ -165,7 +181,7 @@ def _x_texts(
         return made, ROW + 4, over
     order = sorted(zip(places, texts, strict=True))
     step = min((b[0] - a[0] for a, b in pairwise(order)), default=99.0)
-    kept = order[:: max(1, math.ceil((FONT_SIZE + 2) / max(step, 0.5)))]
+    kept = order[:: every(step)]
     made = [label(text, x + 3, y + 14, anchor="end", rotate=-math.degrees(SLOPE)) for x, text in kept]
     depth = 14 + max(math.sin(SLOPE) * text_width(text) for _, text in kept)
     return made, depth, max(math.cos(SLOPE) * text_width(text) - x for x, text in kept)
