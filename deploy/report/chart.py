@@ -5,7 +5,17 @@ a value that does not exist; NaN and infinity are refused, because a chart must 
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal, Union
+from typing import Any, ClassVar, Literal, Union, get_args
+
+from hardspike.deploy.report.chart_checks import (
+    check_choice,
+    check_interval,
+    check_length,
+    check_name,
+    check_rising,
+    check_values,
+)
+from hardspike.snn.errors import SettingsError
 
 Value = float | None
 Cell = str | float | None
@@ -39,6 +49,14 @@ class Line:
     high: tuple[Value, ...] = ()
     dashed: bool = False
 
+    def __post_init__(self) -> None:
+        where = f"line '{self.name}'"
+        check_choice(f"{where}: tone", self.tone, TONES)
+        check_values(f"{where}, x", self.x, gaps=False)
+        check_values(f"{where}, y", self.y)
+        check_length(f"{where}, y", len(self.y), len(self.x), "values of x")
+        check_interval(where, self.low, self.high, len(self.x), "values of x")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LineChart:
@@ -59,6 +77,15 @@ class LineChart:
     y_top: Value = None
     width: Width = "normal"
 
+    def __post_init__(self) -> None:
+        _check_chart(self.name, self.width)
+        positions = [x for x, _ in self.x_names]
+        check_values(f"chart {self.name}: x_names", positions, gaps=False)
+        check_values(f"chart {self.name}: y_bottom and y_top", (self.y_bottom, self.y_top))
+        lowest = min([*positions, *(x for line in self.lines for x in line.x)], default=1.0)
+        if self.x_log and lowest <= 0:
+            raise SettingsError(f"chart {self.name}: x {lowest!r} has no logarithm; give positive x or no x_log")
+
     def table(self) -> tuple[list[str], list[list[Cell]]]:
         """Columns and rows: one row for each point."""
         rows: list[list[Cell]] = []
@@ -78,6 +105,10 @@ class Bars:
     low: tuple[Value, ...] = ()
     high: tuple[Value, ...] = ()
 
+    def __post_init__(self) -> None:
+        check_choice(f"bars '{self.name}': tone", self.tone, TONES)
+        check_values(f"bars '{self.name}'", self.values)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BarChart:
@@ -93,6 +124,13 @@ class BarChart:
     percent: bool = False
     width: Width = "normal"
 
+    def __post_init__(self) -> None:
+        _check_chart(self.name, self.width)
+        for bars in self.bars:
+            if bars.values or not bars.low:
+                check_length(f"bars '{bars.name}'", len(bars.values), len(self.categories), "categories")
+            check_interval(f"bars '{bars.name}'", bars.low, bars.high, len(self.categories), "categories")
+
     def table(self) -> tuple[list[str], list[list[Cell]]]:
         rows: list[list[Cell]] = []
         for bars in self.bars:
@@ -103,7 +141,7 @@ class BarChart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Histogram:
-    """Counts of samples between edges, one outline per series. label: of the axis of values, with its unit. marks: e.g. p95, by series."""
+    """Counts of samples between rising edges, one outline per series. label: of the axis of values, with its unit."""
 
     kind: ClassVar[str] = "histogram"
     name: str
@@ -113,6 +151,17 @@ class Histogram:
     bars: tuple[Bars, ...]
     caption: str = ""
     width: Width = "normal"
+
+    def __post_init__(self) -> None:
+        _check_chart(self.name, self.width)
+        check_values(f"chart {self.name}: edges", self.edges, gaps=False)
+        check_rising(f"chart {self.name}: edges", self.edges)
+        if len(self.edges) < 2:
+            raise SettingsError(f"chart {self.name}: {len(self.edges)} edges enclose nothing; give 2 or more")
+        for bars in self.bars:
+            check_length(f"bars '{bars.name}'", len(bars.values), len(self.edges) - 1, "intervals")
+            if bars.low or bars.high:
+                raise SettingsError(f"bars '{bars.name}': counts of a histogram have no low and high; leave them out")
 
     def table(self) -> tuple[list[str], list[list[Cell]]]:
         rows: list[list[Cell]] = [
@@ -141,6 +190,18 @@ class Matrix:
     darkest: Value = None
     width: Width = "normal"
 
+    def __post_init__(self) -> None:
+        _check_chart(self.name, self.width)
+        check_length(f"chart {self.name}", len(self.values), len(self.rows), "rows")
+        for name, values in zip(self.rows, self.values, strict=True):
+            check_length(f"chart {self.name}, row '{name}'", len(values), len(self.columns), "columns")
+            check_values(f"chart {self.name}, row '{name}'", values)
+        check_values(f"chart {self.name}: darkest", (self.darkest,))
+        if self.darkest is not None and self.darkest <= 0:
+            raise SettingsError(
+                f"chart {self.name}: darkest {self.darkest!r} is no shade; give a positive value or None"
+            )
+
     def table(self) -> tuple[list[str], list[list[Cell]]]:
         cells: list[list[Cell]] = [
             [row, column, value]
@@ -160,6 +221,14 @@ class Picture:
     under: tuple[tuple[tuple[float, ...], ...], ...] = ()
     note: str = ""
 
+    def __post_init__(self) -> None:
+        check_choice("picture: look", self.look, ("image", "heat"))
+        _check_planes("picture", self.values, (1,) if self.look == "heat" else (1, 3))
+        if self.under:
+            _check_planes("under of a picture", self.under, (1,))
+            if self.look != "heat":
+                raise SettingsError("picture: an image hides what is under it; give look 'heat' or no under")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pictures:
@@ -174,6 +243,12 @@ class Pictures:
     pictures: tuple[tuple[Picture | None, ...], ...]
     caption: str = ""
     width: Width = "wide"
+
+    def __post_init__(self) -> None:
+        _check_chart(self.name, self.width)
+        check_length(f"chart {self.name}", len(self.pictures), len(self.rows), "rows")
+        for name, pictures in zip(self.rows, self.pictures, strict=True):
+            check_length(f"chart {self.name}, row '{name}'", len(pictures), len(self.columns), "columns")
 
     def table(self) -> tuple[list[str], list[list[Cell]]]:
         cells: list[list[Cell]] = [
@@ -194,3 +269,21 @@ KINDS: dict[str, type[Any]] = {chart.kind: chart for chart in (LineChart, BarCha
 
 def to_json(chart: Chart) -> dict[str, Any]:
     return {"kind": chart.kind, **asdict(chart)}
+
+
+def _check_chart(name: str, width: str) -> None:
+    check_name(name)
+    check_choice(f"chart {name}: width", width, get_args(Width))
+
+
+def _check_planes(where: str, planes: tuple[tuple[tuple[float, ...], ...], ...], channels: tuple[int, ...]) -> None:
+    if len(planes) not in channels or not planes[0] or not planes[0][0]:
+        allowed = " or ".join(map(str, channels))
+        raise SettingsError(f"{where}: {len(planes)} channels or no pixels; give {allowed} and at least one pixel")
+    for plane in planes:
+        check_length(where, len(plane), len(planes[0]), "rows")
+        for line in plane:
+            check_length(where, len(line), len(planes[0][0]), "columns")
+            check_values(where, line, gaps=False)
+            if min(line) < 0 or max(line) > 1:
+                raise SettingsError(f"{where}: {min(line)!r} to {max(line)!r} is not in [0, 1]; scale it")

@@ -157,16 +157,25 @@ def _scale_key(chart: Matrix, left: float, top: float, darkest: float, width: fl
 
 def _picture(picture: Picture, x: float, y: float, cell: float) -> list[Element]:
     height = cell * _aspect(picture)
-    place = {"x": x, "y": y, "width": cell, "height": height, "preserveAspectRatio": "none"}
-    made = []
+    layers: list[tuple[str, str]] = []
     if picture.look == "heat":
-        over = "; opacity: 0.6" if picture.under else ""
-        if picture.under:
-            made.append(shape("image", **place, href=image_uri(picture.under), style="image-rendering: pixelated"))
-        uri = heat_uri(picture.values[0])
-        made.append(shape("image", **place, href=uri, style=f"image-rendering: pixelated{over}"))
+        layers += [(image_uri(picture.under), "")] if picture.under else []
+        layers.append((heat_uri(picture.values[0]), "; opacity: 0.6" if picture.under else ""))
     else:
-        made.append(shape("image", **place, href=image_uri(picture.values), style="image-rendering: pixelated"))
+        layers.append((image_uri(picture.values), ""))
+    made = [
+        shape(
+            "image",
+            x=x,
+            y=y,
+            width=cell,
+            height=height,
+            preserveAspectRatio="none",
+            href=uri,
+            style=f"image-rendering: pixelated{style}",
+        )
+        for uri, style in layers
+    ]
     return [*made, box(x, y, cell, height, "fill: none; stroke: var(--rule)")]
 
 

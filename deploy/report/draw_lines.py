@@ -205,7 +205,8 @@ def _plot(axes: Axes, chart: LineChart, unit: int, *, marked: bool, pixel: float
         y, low, high = (_nan(side, unit) for side in (line.y, line.low, line.high))
         if line in whiskers:
             x = [value + shift * (whiskers.index(line) - (len(whiskers) - 1) / 2) for value in line.x]
-            axes.vlines(*_existing(x, low, high), color=colour, alpha=0.5, linewidth=1.6, clip_on=False)
+            at, start, end = _existing(x, low, high)
+            axes.vlines(at, start, end, color=colour, alpha=0.5, linewidth=1.6, clip_on=False)
         elif line.low:
             axes.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0, clip_on=False)
         alone = [i for i in range(len(y)) if _alone(line.y, i)]

@@ -3,11 +3,10 @@
 import base64
 import struct
 import zlib
-from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 # Perceptually uniform and readable with any colour vision (Nunez, Anderton and Renslow, PLoS ONE 13(7), 2018).
 HEAT = "cividis"
@@ -39,11 +38,12 @@ def heat_uri(values: ArrayLike) -> str:
     return _png(_bytes(rgb.transpose(2, 0, 1)))
 
 
-def _bytes(image: "np.ndarray[Any, np.dtype[np.float64]]") -> "np.ndarray[Any, np.dtype[np.uint8]]":
-    return np.floor(255 * image.clip(0, 1) + 0.5).astype(np.uint8)
+def _bytes(image: NDArray[np.float64]) -> NDArray[np.uint8]:
+    levels: NDArray[np.uint8] = np.floor(255 * image.clip(0, 1) + 0.5).astype(np.uint8)
+    return levels
 
 
-def _png(image: "np.ndarray[Any, np.dtype[np.uint8]]") -> str:
+def _png(image: NDArray[np.uint8]) -> str:
     """uint8 (C, H, W), C 1 or 3."""
     channels, height, width = image.shape
     rows = image.transpose(1, 2, 0).reshape(height, -1)
