@@ -11,6 +11,7 @@ from torch import Tensor
 from hardspike.analyses.activation_maps import gradient_weighted, normalised, spike_activation
 from hardspike.analyses.subject import Subject
 from hardspike.deploy.input_coding import encode_images
+from hardspike.deploy.trace import Trace
 from hardspike.snn.architecture import Shape
 from hardspike.snn.errors import SettingsError
 from hardspike.snn.network import SpikingNetwork
@@ -114,8 +115,8 @@ def explain(subject: Subject, method: Method, images: Tensor, labels: Tensor, la
     network = subject.ann if method.network == "ann" else subject.snn
     make = _spike_maps if method is SNN_SAM else _gradient_maps
     parts = []
-    with _steady_noise(network, subject.options.seed):
-        for rows in torch.arange(len(images)).split(_batch(network)):
+    with steady_noise(network, subject.options.seed):
+        for rows in torch.arange(len(images)).split(batch_size(network)):
             parts.append(make(subject, network, images[rows], labels[rows], layers))
     return _joined(parts)
 
@@ -145,12 +146,8 @@ def _gradient_maps(
 
 
 def _deployed_maps(subject: Subject, images: Tensor, layers: tuple[str, ...]) -> Explanation:
-    graph, options, parts = subject.graph, subject.options, []
-    neurons = sum(math.prod(layer.shape) for layer in graph.layers)
-    batch = max(1, BYTES // (BYTES_PER_NEURON_STEP * graph.time_steps * neurons))
-    for start in range(0, len(images), batch):
-        messages = encode_images(images[start : start + batch], graph, seed=options.seed + start)
-        trace = subject.backend.run(graph, messages, keep_states=True)
+    options, parts = subject.options, []
+    for trace in deployed_traces(subject, images):
         assert trace.states is not None
         spikes = trace.states.spikes
         maps = {name: normalised(spike_activation(spikes[name], options.gamma, options.sam)) for name in layers}
@@ -158,18 +155,29 @@ def _deployed_maps(subject: Subject, images: Tensor, layers: tuple[str, ...]) ->
     return _joined(parts)
 
 
+def deployed_traces(subject: Subject, images: Tensor) -> Iterator[Trace]:
+    """Traces with states of the deployed network on the options' backend, in batches; Poisson spikes follow from the seed."""
+    graph, seed = subject.graph, subject.options.seed
+    neurons = sum(math.prod(layer.shape) for layer in graph.layers)
+    batch = max(1, BYTES // (BYTES_PER_NEURON_STEP * graph.time_steps * neurons))
+    for start in range(0, len(images), batch):
+        messages = encode_images(images[start : start + batch], graph, seed=seed + start)
+        yield subject.backend.run(graph, messages, keep_states=True)
+
+
 def _joined(parts: list[Explanation]) -> Explanation:
     maps = {name: torch.cat([part.maps[name] for part in parts], 1) for name in parts[0].maps}
     return Explanation(maps, torch.cat([part.predicted for part in parts]))
 
 
-def _batch(network: SpikingNetwork) -> int:
+def batch_size(network: SpikingNetwork) -> int:
+    """Images whose spikes, currents and gradients take about `BYTES`."""
     neurons = sum(math.prod(network.architecture.shapes[name]) for name in network.neurons())
     return max(1, BYTES // (BYTES_PER_NEURON_STEP * (network.time_steps or 1) * neurons))
 
 
 @contextmanager
-def _steady_noise(network: SpikingNetwork, seed: int) -> Iterator[None]:
+def steady_noise(network: SpikingNetwork, seed: int) -> Iterator[None]:
     """Inside the block the network's own noise starts from `seed`; afterwards it goes on where it was."""
     state = network.noise.generator.get_state()
     network.noise.generator.manual_seed(seed)
