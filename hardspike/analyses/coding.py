@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from hardspike.analyses.layer_activity import batches, layer_sizes, noise_of, observers, sent_images
@@ -90,7 +89,11 @@ def _networks(subject: Subject) -> tuple[str, ...]:
 
 
 def _counted(
-    subject: Subject, network: str, sizes: dict[str, int], energy: LookedAt | None, members: dict[str, str | int | float]
+    subject: Subject,
+    network: str,
+    sizes: dict[str, int],
+    energy: LookedAt | None,
+    members: dict[str, str | int | float],
 ) -> dict[str, SpikeCounts]:
     """Every kind of image on one network; what the run's own replay counted is not run again."""
     replayed = _replayed(subject, sizes) if network == "deployed" else {}
@@ -99,12 +102,9 @@ def _counted(
         found[CLEAN] = _run(subject, network, sent_images(subject, subject.test.images), sizes)
     if NOISE not in found:
         found[NOISE] = _run(subject, network, noise_images(subject), sizes)
-    if ATTACK not in found:
-        attacked = attacked_images(subject, network)
-        members[f"attack on the {WORDS[network]}"] = attacked.member
-        found[ATTACK] = _run(subject, network, attacked.images, sizes)
-    else:
-        members[f"attack on the {WORDS[network]}"] = "the run's own attack, replayed"
+    attacked = attacked_images(subject, network)
+    members["attack"] = f"{attacked.member} on each network itself"
+    found[ATTACK] = _run(subject, network, attacked.images, sizes)
     if energy is not None:
         members["energy"] = f"{energy.member}, {len(energy.images)} images"
         found[ENERGY] = _run(subject, network, energy.images, sizes)
@@ -112,15 +112,14 @@ def _counted(
 
 
 def _replayed(subject: Subject, sizes: dict[str, int]) -> dict[str, SpikeCounts]:
-    """From the run's own replay on the backend asked for, where it has as many images; noise and attack at this budget only."""
+    """Clean images, and noise of this budget, of the run's own replay on the backend asked for, where it has as many images."""
     recipe, count = subject.folder.recipe, len(subject.test)
     if not subject.folder.finished("replay") or recipe.replay.backend != subject.options.backend:
         return {}
     found = {}
     for one in replayed_sets(subject.folder, recipe.replay.backend):
-        if len(one.trace) < count or (one.origin.kind != CLEAN and one.origin.eps != subject.eps):
-            continue
-        if one.origin.kind == "attack" and one.origin.made_on != "deployed":
+        is_noise = one.origin.kind == NOISE and one.origin.eps == subject.eps
+        if len(one.trace) < count or not (one.origin.kind == CLEAN or is_noise):
             continue
         found[one.origin.kind] = SpikeCounts.of_trace(one.trace, sizes, count)
     return found
@@ -179,7 +178,9 @@ def _against_clean(network: str, kind: str, counts: SpikeCounts, clean: SpikeCou
     relative = f" ({between['mean'] / before:+.1%})" if before and between["mean"] is not None else ""
     if between["low"] is None or between["high"] is None or between["low"] <= 0 <= between["high"]:
         return f"{what} {between['mean']:+,.0f} spikes{relative}: not beyond the interval of the mean difference."
-    return f"{what} {between['mean']:+,.0f} spikes{relative}, interval {between['low']:+,.0f} to {between['high']:+,.0f}."
+    return (
+        f"{what} {between['mean']:+,.0f} spikes{relative}, interval {between['low']:+,.0f} to {between['high']:+,.0f}."
+    )
 
 
 def _values(subject: Subject, counted: Counted, ann: dict[str, Tensor] | None) -> dict[str, Any]:
@@ -202,7 +203,9 @@ def _values(subject: Subject, counted: Counted, ann: dict[str, Tensor] | None) -
     return {"neurons": clean.neurons, "layers": dict(clean.sizes), "networks": networks, "ann_active_units": units}
 
 
-def _charts(subject: Subject, counted: Counted, ann: dict[str, Tensor] | None, *, with_classes: bool) -> tuple[Chart, ...]:
+def _charts(
+    subject: Subject, counted: Counted, ann: dict[str, Tensor] | None, *, with_classes: bool
+) -> tuple[Chart, ...]:
     charts: list[Chart] = [_histogram(network, sets) for network, sets in counted.items()]
     charts += [_by_layer(counted, ann), _by_step(counted)]
     if with_classes:
@@ -218,7 +221,8 @@ def _histogram(network: str, sets: dict[str, SpikeCounts]) -> Histogram:
         label="spikes of all hidden neurons and steps",
         edges=edges,
         bars=tuple(
-            Bars(name=KINDS[kind], tone=kind, values=histogram_counts(counts.totals, edges)) for kind, counts in sets.items()
+            Bars(name=KINDS[kind], tone=kind, values=histogram_counts(counts.totals, edges))
+            for kind, counts in sets.items()
         ),
         caption="How many images cost how many spikes. An outline further to the right is a kind of image that costs more.",
     )

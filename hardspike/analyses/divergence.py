@@ -51,6 +51,9 @@ def divergence(subject: Subject) -> Analysis:
     """Runs every network on the test images. The layers are those of the float SNN."""
     compared, right = compare_networks(subject)
     steps, layers = subject.snn.time_steps or 1, list(compared[0].layers) if compared else []
+    conditions: dict[str, str | int | float] = {"n": len(subject.test), "seed": subject.options.seed, "T": steps}
+    if subject.has_deployed:
+        conditions["backend"] = subject.options.backend
     return Analysis(
         name="divergence",
         title="Where and when the networks part",
@@ -59,8 +62,7 @@ def divergence(subject: Subject) -> Analysis:
             "neurons on the same images, network by network and layer by layer."
         ),
         found=_found(compared, right),
-        conditions={"n": len(subject.test), "seed": subject.options.seed, "T": steps}
-        | ({"backend": subject.options.backend} if subject.has_deployed else {}),
+        conditions=conditions,
         charts=_charts(compared, right, layers, steps),
         notes=_notes(subject, compared),
         values={
@@ -124,7 +126,9 @@ def _sentence(one: Compared) -> str:
         return f"{text}; no layer lowers the correlation of their rates."
     index, before, after = drop
     layer = list(one.layers)[index]
-    fall = f"from {before:.4f} to {after:.4f}" if before - after >= 1e-4 else f"by {before - after:.1g}, from {before:.4f}"
+    fall = (
+        f"from {before:.4f} to {after:.4f}" if before - after >= 1e-4 else f"by {before - after:.1g}, from {before:.4f}"
+    )
     return f"{text}; the correlation drops most at layer {layer}, {fall}."
 
 
@@ -158,7 +162,9 @@ def _notes(subject: Subject, compared: list[Compared]) -> tuple[str, ...]:
         constant = [layer for layer, pair in one.layers.items() if pair.correlation.value is None]
         if constant:
             named = ", ".join(constant)
-            notes.append(f"{one.name}: no correlation in {named}, where one side is the same for all neurons and images.")
+            notes.append(
+                f"{one.name}: no correlation in {named}, where one side is the same for all neurons and images."
+            )
     return tuple(notes)
 
 
@@ -185,9 +191,7 @@ def _values(one: Compared, steps: int) -> dict[str, object]:
     }
 
 
-def _charts(
-    compared: list[Compared], right: dict[str, Tensor], layers: list[str], steps: int
-) -> tuple[Chart, ...]:
+def _charts(compared: list[Compared], right: dict[str, Tensor], layers: list[str], steps: int) -> tuple[Chart, ...]:
     if not compared:
         return ()
     x = tuple(float(index) for index in range(len(layers)))
@@ -202,7 +206,13 @@ def _charts(
             y_bottom=None,
             y_top=1.0,
             lines=tuple(
-                Line(name=one.name, tone=tone, x=x, y=tuple(one.correlations), dashed=one.first == "snn" and one.second == "deployed")
+                Line(
+                    name=one.name,
+                    tone=tone,
+                    x=x,
+                    y=tuple(one.correlations),
+                    dashed=one.first == "snn" and one.second == "deployed",
+                )
                 for one, tone in zip(compared, TONES, strict=False)
             ),
             caption=(
@@ -260,7 +270,10 @@ def _equal_spikes(spiking: list[Compared], x: tuple[float, ...], ticks: tuple[tu
         y_bottom=None,
         y_top=1.0,
         lines=tuple(lines),
-        caption="Mean over images of the share of a layer's neurons and steps at which both fire or both are silent; 95 % intervals of the mean.",
+        caption=(
+            "Share of a layer's neurons and steps at which both fire or both are silent, mean over images, with the 95 % interval of "
+            "the mean."
+        ),
     )
 
 

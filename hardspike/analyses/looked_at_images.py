@@ -6,14 +6,12 @@ import torch
 from torch import Tensor
 
 from hardspike.analyses.subject import Subject
-from hardspike.attack.adversarial_set import load_adversarial_set
 from hardspike.attack.ball import Ball
 from hardspike.attack.evaluation import member_seed
 from hardspike.attack.problem import SampleDraws
 from hardspike.deploy.replay import on_grid_inside_ball
 from hardspike.snn.checkpoint import load_tensors
 
-# Made where the run has no attack of its own on as many images.
 OWN_ATTACK = "pgd7"
 ENERGY_KIND = "energy attack"
 CLEAN, NOISE, ATTACK, ENERGY = "clean", "noise", "attack", "energy"
@@ -44,14 +42,10 @@ def on_the_grid(subject: Subject, images: Tensor) -> Tensor:
 
 
 def attacked_images(subject: Subject, target: str) -> LookedAt:
-    """Of the run's own attack on `target` at this budget where it is finished, as large and of L-infinity; else of `OWN_ATTACK`."""
-    path = subject.folder.attack_set(target, subject.eps)
-    if path.is_file() and subject.folder.finished("attack"):
-        made = load_adversarial_set(path)
-        evaluation = made.evaluation
-        if evaluation.norm == "linf" and made.checks and len(evaluation) >= len(subject.test):
-            images = on_the_grid(subject, evaluation.images[: len(subject.test)])
-            return LookedAt(kind=ATTACK, images=images, member="the run's own attack")
+    """Of `OWN_ATTACK` on `target`, at full strength, successful or not.
+
+    Not the run's own adversarial set: that is the worst case of several attacks, and an image that none of them broke may be clean.
+    """
     return LookedAt(kind=ATTACK, images=subject.attacked(OWN_ATTACK, target), member=OWN_ATTACK)
 
 

@@ -100,7 +100,7 @@ def histogram_edges(series: Iterable[Tensor], bins: int) -> tuple[float, ...]:
     low, high = float(values.min()), float(values.max())
     if low == high:
         return (low - 0.5, low + 0.5)
-    return tuple(low + (high - low) * index / bins for index in range(bins)) + (high,)
+    return (*(low + (high - low) * index / bins for index in range(bins)), high)
 
 
 def histogram_counts(values: Tensor, edges: tuple[float, ...]) -> tuple[float, ...]:
