@@ -13,6 +13,8 @@ from torch.nn import functional as F
 
 # Keeps log M and log(1 - M) finite: normalised maps always contain exact zeros and ones.
 LOG_CLAMP = 1e-3
+# Share of a map's largest value below which differences are rounding, which would otherwise be blown up to full contrast.
+ROUNDING = 1e-9
 
 
 def spike_activation(spikes_TBCHW: Tensor, gamma: float, variant: str = "paper") -> Tensor:
@@ -44,21 +46,24 @@ def gradient_weighted(values_TBCHW: Tensor, gradients_TBCHW: Tensor) -> Tensor:
     gradients summed over all timesteps, the same at every step (the paper's text writes alpha_t in the second formula).
     """
     weights_BC = gradients_TBCHW.sum(0).mean((-2, -1))
-    return (weights_BC[..., None, None] * values_TBCHW).sum(2).clamp(min=0)
+    maps_TBHW: Tensor = (weights_BC[..., None, None] * values_TBCHW).sum(2).clamp(min=0)
+    return maps_TBHW
 
 
 def normalised(maps_TBHW: Tensor) -> Tensor:
-    """Each map from 0 (its smallest value) to 1 (its largest); all zero where it is the same everywhere."""
+    """Each map from 0 (its smallest value) to 1 (its largest); all zero where it is the same everywhere up to rounding."""
     low, high = maps_TBHW.amin((-2, -1), keepdim=True), maps_TBHW.amax((-2, -1), keepdim=True)
     span = high - low
-    return torch.where(span > 0, (maps_TBHW - low) / span.masked_fill(span == 0, 1), 0)
+    flat = span <= ROUNDING * torch.maximum(low.abs(), high.abs())
+    return ((maps_TBHW - low) / span.masked_fill(flat, 1)).masked_fill(flat, 0)
 
 
 def resized(maps_TBHW: Tensor, size: tuple[int, int]) -> Tensor:
     """Bilinear to (H, W), pixel centres kept apart as in images (align_corners=False); values stay within their range."""
     if maps_TBHW.shape[-2:] == size:
         return maps_TBHW
-    return F.interpolate(maps_TBHW, size=size, mode="bilinear", align_corners=False)
+    larger: Tensor = F.interpolate(maps_TBHW, size=size, mode="bilinear", align_corners=False)
+    return larger
 
 
 def has_contrast(maps_TBHW: Tensor) -> Tensor:
@@ -79,7 +84,8 @@ def localisation_errors(maps_TBHW: Tensor, reference_BHW: Tensor) -> Tensor:
     """
     maps_TBHW = maps_TBHW.clamp(LOG_CLAMP, 1 - LOG_CLAMP)
     gains = reference_BHW * maps_TBHW.log() + (1 - reference_BHW) * (1 - maps_TBHW).log()
-    return -gains.mean((-2, -1))
+    errors_TB: Tensor = -gains.mean((-2, -1))
+    return errors_TB
 
 
 def distances(first_TBHW: Tensor, second_TBHW: Tensor) -> Tensor:
@@ -88,12 +94,3 @@ def distances(first_TBHW: Tensor, second_TBHW: Tensor) -> Tensor:
     The paper's "normalized L1 distance" does not say by what it is normalised; here by the number of pixels.
     """
     return (first_TBHW - second_TBHW).abs().mean((-2, -1))
-
-
-def mean_interval(values: Tensor) -> tuple[float, float | None, float | None]:
-    """Mean of one value per sample [B], and its 95 % interval (normal, 1.96 standard errors); none for a single sample."""
-    mean = float(values.double().mean())
-    if len(values) < 2:
-        return mean, None, None
-    half = 1.96 * float(values.double().std()) / math.sqrt(len(values))
-    return mean, mean - half, mean + half

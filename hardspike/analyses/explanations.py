@@ -17,6 +17,7 @@ from hardspike.snn.errors import SettingsError
 from hardspike.snn.network import SpikingNetwork
 from hardspike.snn.surrogate import surrogate_gradient
 
+Conditions = dict[str, str | int | float]
 BYTES = 1 << 28  # of a batch's spikes, currents and gradients
 BYTES_PER_NEURON_STEP = 24
 
@@ -84,16 +85,17 @@ def surrogate_name(subject: Subject) -> str:
     return subject.folder.recipe.last_training.surrogate
 
 
-def conditions(subject: Subject) -> dict[str, str | int | float]:
+def conditions(subject: Subject, own: Conditions, *, gradcam: bool = True) -> Conditions:
+    """An analysis's own, and what all maps depend on. gradcam: whether it has any."""
     options = subject.options
     spikes = "earlier spikes only (paper)" if options.sam == "paper" else "as the published code"
-    found: dict[str, str | int | float] = {
+    shared: Conditions = {
         "timesteps": subject.snn.time_steps or 1,
         "seed": options.seed,
         "SAM": f"{spikes}, gamma {options.gamma:g}",
-        "Grad-CAM surrogate": surrogate_name(subject),
     }
-    return found | ({"backend": options.backend} if subject.has_deployed else {})
+    shared |= {"Grad-CAM surrogate": surrogate_name(subject)} if gradcam else {}
+    return own | shared | ({"backend": options.backend} if subject.has_deployed else {})
 
 
 def step_notes(subject: Subject) -> tuple[str, ...]:

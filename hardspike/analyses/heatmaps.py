@@ -2,9 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from torch import Tensor
-
-from hardspike.analyses.activation_maps import distances, has_contrast, mean_interval, variance
+from hardspike.analyses.activation_maps import distances, has_contrast, variance
 from hardspike.analyses.explanations import (
     DEPLOYED_SAM,
     SNN_GRADCAM,
@@ -17,10 +15,11 @@ from hardspike.analyses.explanations import (
     methods_of,
     step_notes,
 )
+from hardspike.analyses.layer_means import Measured, direction, layer_bars, layer_values
 from hardspike.analyses.map_pictures import image_picture, map_picture, shown_layers, shown_steps
 from hardspike.analyses.subject import Subject
 from hardspike.deploy.report.analysis import Analysis
-from hardspike.deploy.report.chart import BarChart, Bars, Chart, Picture, Pictures
+from hardspike.deploy.report.chart import BarChart, Chart, Picture, Pictures
 from hardspike.snn.data import ImageSet
 
 IMAGES, LAYERS, STEPS = 3, 3, 3  # shown
@@ -46,7 +45,7 @@ def heatmaps(subject: Subject) -> Analysis:
             "channels by the gradient of the label's logit (Kim and Panda 2021, eq. 4-9)."
         ),
         found=(*_contrast_found(spreads, layers), *_deployed_found(found, layers)),
-        conditions={"n": len(data)} | conditions(subject),
+        conditions=conditions(subject, {"n": len(data)}),
         charts=(*_pictures(data, found, layers), _variances(spreads, layers)),
         notes=(*layer_notes, *method_notes, *step_notes(subject), *empty_notes(found, layers)),
         values=_values(found, spreads, layers),
@@ -57,33 +56,28 @@ def empty_notes(found: Found, layers: Sequence[str]) -> tuple[str, ...]:
     """Which maps show nothing at any step, e.g. of a layer that never spikes."""
     notes = []
     for method, explanation in found.items():
-        for name in layers:
-            empty = int((~has_contrast(explanation.maps[name]).any(0)).sum())
-            if empty:
-                count = len(explanation.predicted)
-                notes.append(f"{method.label}, {name}: the map is zero everywhere for {empty} of {count} images.")
+        empty = {name: int((~has_contrast(explanation.maps[name]).any(0)).sum()) for name in layers}
+        counts = [f"{count} in {name}" for name, count in empty.items() if count]
+        if counts:
+            total = len(explanation.predicted)
+            notes.append(
+                f"{method.label}: of {total} images, this many have a map that is zero everywhere: {', '.join(counts)}."
+            )
     return tuple(notes)
 
 
-def _contrast_found(spreads: Mapping[Method, Mapping[str, Tensor]], layers: Sequence[str]) -> list[str]:
+def _contrast_found(spreads: Measured, layers: Sequence[str]) -> list[str]:
     sentences = []
     for method in (SNN_SAM, DEPLOYED_SAM):
         if method not in spreads:
             continue
-        above, below = [], []
-        for name in layers:
-            _, low, high = mean_interval(spreads[method][name] - spreads[SNN_GRADCAM][name])
-            if low is not None and low > 0:
-                above.append(name)
-            elif high is not None and high < 0:
-                below.append(name)
-        text = f"{method.label}: its maps vary more than SNN Grad-CAM's in {len(above)} of {len(layers)} layers"
-        if below:
-            text += f" and less in {len(below)} ({', '.join(below)})"
-        undecided = len(layers) - len(above) - len(below)
-        if undecided:
-            text += f"; in {undecided} the difference is not beyond its interval"
-        sentences.append(f"{text} (the paper found more contrast in every layer).")
+        signs = {name: direction(spreads[method][name] - spreads[SNN_GRADCAM][name]) for name in layers}
+        counts = [list(signs.values()).count(sign) for sign in (1, -1, 0)]
+        less = f" ({', '.join(name for name in layers if signs[name] < 0)})" if counts[1] else ""
+        sentences.append(
+            f"{method.label}: of {len(layers)} layers, its maps vary more than SNN Grad-CAM's in {counts[0]}, less in {counts[1]}{less}, "
+            f"and no differently beyond the interval in {counts[2]} (the paper found more contrast in every layer)."
+        )
     return sentences
 
 
@@ -110,14 +104,8 @@ def _identical(found: Found, name: str) -> float:
     return float((distance < 1e-12).double().mean())
 
 
-def _values(found: Found, spreads: Mapping[Method, Mapping[str, Tensor]], layers: Sequence[str]) -> dict[str, object]:
-    values: dict[str, object] = {
-        method.key: {
-            name: dict(zip(("variance", "low", "high"), mean_interval(spread), strict=True))
-            for name, spread in spreads[method].items()
-        }
-        for method in spreads
-    }
+def _values(found: Found, spreads: Measured, layers: Sequence[str]) -> dict[str, object]:
+    values: dict[str, object] = {"variance": layer_values(spreads)}
     if DEPLOYED_SAM in found:
         values["deployed_difference"] = _deployed_differences(found, layers)
         values["deployed_equal_share"] = {name: _identical(found, name) for name in layers}
@@ -184,17 +172,13 @@ def _predicted(found: Found, count: int) -> list[int]:
     return predicted
 
 
-def _variances(spreads: Mapping[Method, Mapping[str, Tensor]], layers: Sequence[str]) -> Chart:
-    bars = []
-    for method, by_layer in spreads.items():
-        means, lows, highs = zip(*(mean_interval(by_layer[name]) for name in layers), strict=True)
-        bars.append(Bars(name=method.label, tone=method.tone, values=means, low=lows, high=highs))
+def _variances(spreads: Measured, layers: Sequence[str]) -> Chart:
     return BarChart(
         name="variance",
         title="Contrast of the maps",
         label="variance of the map, largest over time",
         categories=tuple(layers),
-        bars=tuple(bars),
+        bars=layer_bars(spreads, layers),
         caption=(
             "Variance over the pixels of each map scaled to 0-1, the largest over time, mean over images with its 95 % "
             "interval; 1/4 is the most there can be. A larger value means a more selective map."

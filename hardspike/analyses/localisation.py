@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from hardspike.analyses.activation_maps import LOG_CLAMP, has_contrast, localisation_errors, mean_interval, resized
+from hardspike.analyses.activation_maps import LOG_CLAMP, has_contrast, localisation_errors, resized
 from hardspike.analyses.explanations import (
     ANN_GRADCAM,
     DEPLOYED_SAM,
@@ -20,13 +20,11 @@ from hardspike.analyses.explanations import (
     step_notes,
 )
 from hardspike.analyses.heatmaps import empty_notes
+from hardspike.analyses.layer_means import Measured, direction, layer_bars, layer_values
 from hardspike.analyses.subject import Subject
 from hardspike.deploy.report.analysis import Analysis
-from hardspike.deploy.report.chart import BarChart, Bars, Chart
+from hardspike.deploy.report.chart import BarChart, Chart
 from hardspike.snn.errors import SettingsError
-
-# Per sample [B], by method and layer.
-Errors = Mapping[Method, Mapping[str, Tensor]]
 
 
 def localisation(subject: Subject) -> Analysis:
@@ -62,13 +60,15 @@ def localisation(subject: Subject) -> Analysis:
             *_method_found(to_last, layers),
             *_control_found(to_last, to_other, layers),
         ),
-        conditions={
-            "n": len(data),
-            "reference": f"ANN Grad-CAM of {deepest}",
-            "map values kept in": f"{LOG_CLAMP:g} to {1 - LOG_CLAMP:g}",
-            "resizing": f"bilinear to {size[0]} x {size[1]}",
-        }
-        | conditions(subject),
+        conditions=conditions(
+            subject,
+            {
+                "n": len(data),
+                "reference": f"ANN Grad-CAM of {deepest}",
+                "map values kept in": f"{LOG_CLAMP:g} to {1 - LOG_CLAMP:g}",
+                "resizing": f"bilinear to {size[0]} x {size[1]}",
+            },
+        ),
         charts=(
             _chart("error", f"Error against the ANN's Grad-CAM of {deepest}", to_last, layers, _CAPTION),
             _chart(
@@ -83,9 +83,9 @@ def localisation(subject: Subject) -> Analysis:
             *_empty_minima(found, to_last, last),
         ),
         values={
-            "against_last_layer": _values(to_last),
-            "against_same_layer": _values(to_same),
-            "against_another_image": _values(to_other),
+            "against_last_layer": layer_values(to_last),
+            "against_same_layer": layer_values(to_same),
+            "against_another_image": layer_values(to_other),
         },
     )
 
@@ -103,7 +103,7 @@ _SAME_CAPTION = (
 
 def _errors(
     found: Mapping[Method, Explanation], references_BHW: Mapping[str, Tensor], size: tuple[int, int] | None
-) -> Errors:
+) -> Measured:
     """The smallest error over time, by method and layer. size: that maps are resized to, None to leave them."""
     return {
         method: {
@@ -114,32 +114,18 @@ def _errors(
     }
 
 
-def _values(errors: Errors) -> dict[str, object]:
-    return {
-        method.key: {
-            name: dict(zip(("error", "low", "high"), mean_interval(values), strict=True))
-            for name, values in by_layer.items()
-        }
-        for method, by_layer in errors.items()
-    }
-
-
-def _chart(name: str, title: str, errors: Errors, layers: tuple[str, ...], caption: str) -> Chart:
-    bars = []
-    for method, by_layer in errors.items():
-        means, lows, highs = zip(*(mean_interval(by_layer[layer]) for layer in layers), strict=True)
-        bars.append(Bars(name=method.label, tone=method.tone, values=means, low=lows, high=highs))
+def _chart(name: str, title: str, errors: Measured, layers: tuple[str, ...], caption: str) -> Chart:
     return BarChart(
         name=name,
         title=title,
         label="localisation error, nats per pixel",
         categories=layers,
-        bars=tuple(bars),
+        bars=layer_bars(errors, layers),
         caption=caption,
     )
 
 
-def _depth_found(to_last: Errors, to_same: Errors, layers: tuple[str, ...]) -> list[str]:
+def _depth_found(to_last: Measured, to_same: Measured, layers: tuple[str, ...]) -> list[str]:
     if len(layers) < 2:
         return []
     first, last = layers[0], layers[-1]
@@ -149,7 +135,7 @@ def _depth_found(to_last: Errors, to_same: Errors, layers: tuple[str, ...]) -> l
         for errors, reference in ((to_last, "the last layer's"), (to_same, "the same layer's")):
             if method in errors:
                 begin, end = (float(errors[method][name].mean()) for name in (first, last))
-                word = _change(errors[method][last] - errors[method][first])
+                word = _WORDS[direction(errors[method][last] - errors[method][first])]
                 parts.append(f"{word} against {reference} reference ({begin:.3f} to {end:.3f})")
         if parts:
             text = f"{method.label}: from {first} to {last} the error {' and '.join(parts)}"
@@ -157,42 +143,40 @@ def _depth_found(to_last: Errors, to_same: Errors, layers: tuple[str, ...]) -> l
     return sentences
 
 
-def _change(differences: Tensor) -> str:
-    _, low, high = mean_interval(differences)
-    if low is not None and high is not None and low > 0:
-        return "grows"
-    return "falls" if high is not None and high < 0 else "does not change beyond its interval"
+_WORDS = {1: "grows", -1: "falls", 0: "does not change beyond its interval"}
 
 
-def _method_found(errors: Errors, layers: tuple[str, ...]) -> list[str]:
-    words = {"grows": "larger", "falls": "smaller"}
-    parts = []
-    for name in layers:
-        word = _change(errors[SNN_SAM][name] - errors[SNN_GRADCAM][name])
-        parts.append(f"{words.get(word, 'no different beyond its interval')} in {name}")
-    return [f"The error of the float SNN's SAM, compared with its Grad-CAM, is {', '.join(parts)}."]
+def _method_found(errors: Measured, layers: tuple[str, ...]) -> list[str]:
+    signs = {name: direction(errors[SNN_SAM][name] - errors[SNN_GRADCAM][name]) for name in layers}
+    counts = [list(signs.values()).count(sign) for sign in (-1, 1, 0)]
+    return [
+        f"Compared with the float SNN's Grad-CAM, its SAM is closer to the last layer's reference in {counts[0]} of {len(layers)} "
+        f"layers, farther in {counts[1]}, and no different beyond the interval in {counts[2]}."
+    ]
 
 
-def _control_found(errors: Errors, others: Errors, layers: tuple[str, ...]) -> list[str]:
+def _control_found(errors: Measured, others: Measured, layers: tuple[str, ...]) -> list[str]:
     if len(next(iter(errors[SNN_SAM].values()))) < 2:
         return []
-    closer = [name for name in layers if _change(others[SNN_SAM][name] - errors[SNN_SAM][name]) == "grows"]
+    closer = [name for name in layers if direction(others[SNN_SAM][name] - errors[SNN_SAM][name]) > 0]
     return [
         f"As a control, the last layer's reference of another image: the float SNN's SAM is closer to that of its own image in "
         f"{len(closer)} of {len(layers)} layers beyond the interval."
     ]
 
 
-def _empty_minima(found: Mapping[Method, Explanation], errors: Errors, reference: Tensor) -> list[str]:
+def _empty_minima(found: Mapping[Method, Explanation], errors: Measured, reference: Tensor) -> list[str]:
     """Where the smallest error belongs to a map that shows nothing, which says nothing about where the layer looks."""
     notes = []
+    empty = localisation_errors(torch.zeros_like(reference)[None], reference)[0]
     for method, explanation in found.items():
+        counts = []
         for name, maps in explanation.maps.items():
-            empty = localisation_errors(torch.zeros_like(reference)[None], reference)[0]
-            counted = (~has_contrast(maps)).any(0) & (errors[method][name] >= empty)
-            if method is not ANN_GRADCAM and bool(counted.any()):
-                notes.append(
-                    f"{method.label}, {name}: for {int(counted.sum())} of {len(counted)} images the smallest error is that of a "
-                    "map that is zero everywhere."
-                )
+            counted = int(((~has_contrast(maps)).any(0) & (errors[method][name] >= empty)).sum())
+            counts += [f"{counted} in {name}"] if counted else []
+        if counts and method is not ANN_GRADCAM:
+            notes.append(
+                f"{method.label}: of {len(reference)} images, this many have their smallest error at a step whose map is zero "
+                f"everywhere: {', '.join(counts)}."
+            )
     return notes

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hardspike.analyses.activation_maps import distances, mean_interval
+from hardspike.analyses.activation_maps import distances, has_contrast
 from hardspike.analyses.explanations import (
     ANN_GRADCAM,
     DEPLOYED_SAM,
@@ -21,7 +21,9 @@ from hardspike.analyses.explanations import (
     surrogate_name,
 )
 from hardspike.analyses.heatmaps import empty_notes
+from hardspike.analyses.layer_means import Measured, direction, layer_bars
 from hardspike.analyses.map_pictures import image_picture, map_picture
+from hardspike.analyses.mean_interval import mean_interval
 from hardspike.analyses.subject import Subject
 from hardspike.attack.evaluation import interval
 from hardspike.deploy.report.analysis import Analysis
@@ -61,13 +63,15 @@ def stability(subject: Subject) -> Analysis:
             "pixel between the maps of a clean and an attacked image, the largest over time (Kim and Panda 2021)."
         ),
         found=(*_distance_found(seen, deepest, subject.eps), *_accuracy_found(accuracies), *_noise_found(seen, layers)),
-        conditions={
-            "n": len(data),
-            "eps": subject.eps,
-            "attack on the ANN": "fgsm",
-            "attack on spiking networks": f"fgsm/{surrogate_name(subject)}, each on itself",
-        }
-        | conditions(subject),
+        conditions=conditions(
+            subject,
+            {
+                "n": len(data),
+                "eps": subject.eps,
+                "attack on the ANN": "fgsm",
+                "attack on spiking networks": f"fgsm/{surrogate_name(subject)}, each on itself",
+            },
+        ),
         charts=(
             _distance_chart(seen, layers, "attack", "How far FGSM moves the maps"),
             _distance_chart(seen, layers, "noise", "How far noise of the same size moves the maps"),
@@ -92,7 +96,7 @@ def _look(subject: Subject, methods: tuple[Method, ...], layers: tuple[str, ...]
     spiking = f"fgsm/{surrogate_name(subject)}"
     images = {
         "clean": dict.fromkeys(networks, data.images),
-        "noise": {name: subject.attacked("noise", name) for name in networks},
+        "noise": dict.fromkeys(networks, subject.attacked("noise", "snn")),  # the same for all networks
         "attack": {name: subject.attacked("fgsm" if name == "ann" else spiking, name) for name in networks},
     }
     found = {
@@ -124,28 +128,37 @@ def _accuracies(seen: _Seen, data: ImageSet) -> dict[str, dict[str, dict[str, fl
 
 
 def _distance_values(distance_TB: Tensor) -> dict[str, float | None]:
-    mean, low, high = mean_interval(distance_TB.amax(0))
-    return {"largest": mean, "low": low, "high": high, "mean_over_time": float(distance_TB.mean())}
+    return mean_interval(distance_TB.amax(0)) | {"mean_over_time": float(distance_TB.mean())}
+
+
+def _largest(seen: _Seen, kind: str) -> Measured:
+    """Distance from the clean map, the largest over time."""
+    return {method: {name: d.amax(0) for name, d in by[kind].items()} for method, by in seen.moved.items()}
+
+
+def _shows(seen: _Seen, method: Method, layer: str) -> bool:
+    """Whether any clean or attacked image has a map at all: one that is always zero does not move."""
+    return any(bool(has_contrast(seen.found[method][kind].maps[layer]).any()) for kind in ("clean", "attack"))
 
 
 def _distance_found(seen: _Seen, deepest: str, eps: float) -> list[str]:
-    largest = {method: by["attack"][deepest].amax(0) for method, by in seen.moved.items()}
-    texts = [f"{float(values.mean()):.3f} ({method.label})" for method, values in largest.items()]
-    sentences = [f"FGSM at eps {eps:g} moves the maps of {deepest} by {', '.join(texts)} of their scale."]
-    if ANN_GRADCAM in largest:
-        for method in (SNN_SAM, DEPLOYED_SAM):
-            if method in largest:
-                _, low, high = mean_interval(largest[method] - largest[ANN_GRADCAM])
-                word = "moves no differently from it beyond the interval"
-                if low is not None and low > 0:
-                    word = "moves more"
-                elif high is not None and high < 0:
-                    word = "moves less"
-                over_time = float(seen.moved[method]["attack"][deepest].mean())
-                sentences.append(
-                    f"Compared with the ANN's Grad-CAM, {method.label} {word} (in the paper: less), though it is the largest of "
-                    f"several steps; its mean over time is {over_time:.3f}."
-                )
+    largest = {m: by[deepest] for m, by in _largest(seen, "attack").items() if _shows(seen, m, deepest)}
+    silent = [method.label for method in seen.found if method not in largest]
+    sentences = []
+    if largest:
+        texts = [f"{float(values.mean()):.3f} ({method.label})" for method, values in largest.items()]
+        sentences.append(f"FGSM at eps {eps:g} moves the maps of {deepest} by {', '.join(texts)} of their scale.")
+    if silent:
+        sentences.append(f"There are no maps of {deepest} to compare of {', '.join(silent)}: they are zero everywhere.")
+    for method in (SNN_SAM, DEPLOYED_SAM):
+        if ANN_GRADCAM in largest and method in largest:
+            sign = direction(largest[method] - largest[ANN_GRADCAM])
+            word = {1: "moves more", -1: "moves less", 0: "does not move differently beyond the interval"}[sign]
+            over_time = float(seen.moved[method]["attack"][deepest].mean())
+            sentences.append(
+                f"Compared with the ANN's Grad-CAM, {method.label} {word} (in the paper: less). It is the largest of several steps, "
+                f"the ANN's has only one; its mean over time is {over_time:.3f}."
+            )
     return sentences
 
 
@@ -158,27 +171,20 @@ def _accuracy_found(accuracies: Mapping[str, Mapping[str, Mapping[str, float]]])
 
 
 def _noise_found(seen: _Seen, layers: tuple[str, ...]) -> list[str]:
-    parts = []
-    for method, kinds in seen.moved.items():
-        beyond = 0
-        for name in layers:
-            _, low, _ = mean_interval(kinds["attack"][name].amax(0) - kinds["noise"][name].amax(0))
-            beyond += low is not None and low > 0
+    attack, noise, parts = _largest(seen, "attack"), _largest(seen, "noise"), []
+    for method in attack:
+        beyond = sum(direction(attack[method][name] - noise[method][name]) > 0 for name in layers)
         parts.append(f"{method.label} in {beyond}")
-    return [f"The attack moves maps more than noise of the same size, of {len(layers)} layers: {', '.join(parts)}."]
+    return [f"Layers, of {len(layers)}, whose maps FGSM moves more than noise of the same size: {', '.join(parts)}."]
 
 
 def _distance_chart(seen: _Seen, layers: tuple[str, ...], kind: str, title: str) -> Chart:
-    bars = []
-    for method, kinds in seen.moved.items():
-        means, lows, highs = zip(*(mean_interval(kinds[kind][name].amax(0)) for name in layers), strict=True)
-        bars.append(Bars(name=method.label, tone=method.tone, values=means, low=lows, high=highs))
     return BarChart(
         name=f"distance_{kind}",
         title=title,
         label="mean absolute difference of the maps",
         categories=layers,
-        bars=tuple(bars),
+        bars=layer_bars(_largest(seen, kind), layers),
         caption=(
             "Between the maps, scaled to 0-1, of a clean image and the same image changed; the largest over time, mean over images "
             "with its 95 % interval. The paper does not say how it normalises; here by the number of pixels. The ANN has one step."
@@ -212,7 +218,7 @@ def _over_time(seen: _Seen, deepest: str) -> Chart:
     lines = []
     steps = max(len(kinds["attack"][deepest]) for kinds in seen.moved.values())
     for method, kinds in seen.moved.items():
-        means, lows, highs = zip(*(mean_interval(values) for values in kinds["attack"][deepest]), strict=True)
+        means, lows, highs = zip(*(mean_interval(step).values() for step in kinds["attack"][deepest]), strict=True)
         x = tuple(float(step + 1) for step in range(len(means)))
         flat = method is ANN_GRADCAM and steps > 1  # one map: drawn along all steps
         lines.append(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hardspike.analyses.activation_maps import has_contrast, mean_interval, normalised, spike_activation
+from hardspike.analyses.activation_maps import has_contrast, normalised, spike_activation
 from hardspike.analyses.explanations import (
     batch_size,
     conditions,
@@ -16,6 +16,7 @@ from hardspike.analyses.explanations import (
     step_notes,
 )
 from hardspike.analyses.map_pictures import image_picture, map_picture, shown_steps
+from hardspike.analyses.mean_interval import mean_interval
 from hardspike.analyses.stacked_images import (
     Outcome,
     confidences,
@@ -71,14 +72,9 @@ def suppression(subject: Subject) -> Analysis:
     pairs = random_pairs(data.labels, min(PAIRS, 2 * len(data)), subject.options.seed)
     if not len(pairs):
         text = f"All {len(data)} test images are of one class: no two of different classes can be stacked."
+        own = conditions(subject, {"pairs": 0}, gradcam=False)
         return Analysis(
-            name="suppression",
-            title=TITLE,
-            question=QUESTION,
-            found=(text,),
-            conditions={"pairs": 0},
-            charts=(),
-            notes=(text,),
+            name="suppression", title=TITLE, question=QUESTION, found=(text,), conditions=own, charts=(), notes=(text,)
         )
     labels_B2 = data.labels[pairs]
     images = stacked(data.images[pairs[:, 0]], data.images[pairs[:, 1]])
@@ -114,8 +110,11 @@ def suppression(subject: Subject) -> Analysis:
         title=TITLE,
         question=QUESTION,
         found=_found(views, shares, subject.snn.architecture.num_classes, layer),
-        conditions={"pairs": len(pairs), "images": shown, "late": f"the last {late_steps(steps)} of {steps} timesteps"}
-        | conditions(subject),
+        conditions=conditions(
+            subject,
+            {"pairs": len(pairs), "images": shown, "late": f"the last {late_steps(steps)} of {steps} timesteps"},
+            gradcam=False,
+        ),
         charts=(
             _example_lines(views["snn"], examples[0]),
             *_mean_lines(views),
@@ -164,10 +163,11 @@ def _view(parts: list[tuple[Tensor, Tensor]], labels_B2: Tensor) -> _View:
 
 
 def _on_side(view: _View) -> Tensor:
-    """Of the settled pairs, whether more late activation lies on the half of the object they settle on, bool."""
-    masses, side = half_masses(view.maps)[view.outcome.settled], view.outcome.side[view.outcome.settled]
-    own = masses.gather(1, side[:, None])[:, 0]
-    return own > masses.sum(1) - own
+    """Whether more late activation lies on the half of the object settled on, bool; of the settled pairs that have any."""
+    masses = half_masses(view.maps)
+    counted = view.outcome.settled & (masses.sum(1) > 0)
+    own = masses[counted].gather(1, view.outcome.side[counted][:, None])[:, 0]
+    return own > masses[counted].sum(1) - own
 
 
 def _share(which: Tensor) -> dict[str, float | int | None]:
@@ -204,7 +204,9 @@ def _found(
             f"{200 / classes:.0f} %); the late class is the final prediction in {_percent(predicts)}."
         )
         if on_side["value"] is None:
-            sentences.append(f"{NAMES[name]}: no pair settles, so there is no half to look at.")
+            sentences.append(
+                f"{NAMES[name]}: no pair settles with late spikes in {layer}, so there is no half to look at."
+            )
             continue
         word = "not beyond what chance (50 %) allows"
         if (on_side["low"] or 0) > 0.5:
@@ -282,7 +284,7 @@ def _mean_lines(views: Mapping[str, _View]) -> list[Chart]:
         if not bool(view.outcome.settled.any()):
             continue
         for role, values in zip(ROLES[:2], _by_role(view), strict=False):
-            means, lows, highs = zip(*(mean_interval(step) for step in values), strict=True)
+            means, lows, highs = zip(*(mean_interval(step, high=1).values() for step in values), strict=True)
             x = tuple(float(step + 1) for step in range(len(means)))
             text = f"{NAMES[name]}: {role}"
             lines.append(Line(name=text, tone=name, x=x, y=means, low=lows, high=highs, dashed=role == ROLES[1]))
