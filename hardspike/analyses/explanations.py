@@ -34,8 +34,8 @@ class Method:
 
 ANN_GRADCAM = Method("ann_gradcam", "ANN Grad-CAM", "ann", "ann")
 SNN_GRADCAM = Method("snn_gradcam", "SNN Grad-CAM", "snn", "first")
-SNN_SAM = Method("snn_sam", "SAM, float SNN", "snn", "snn")
-DEPLOYED_SAM = Method("deployed_sam", "SAM, deployed", "deployed", "deployed")
+SNN_SAM = Method("snn_sam", "float SAM", "snn", "snn")
+DEPLOYED_SAM = Method("deployed_sam", "deployed SAM", "deployed", "deployed")
 METHODS = (ANN_GRADCAM, SNN_GRADCAM, SNN_SAM, DEPLOYED_SAM)
 
 

@@ -126,7 +126,7 @@ def _pictures(data: ImageSet, found: Found, layers: tuple[str, ...]) -> list[Cha
         for method, explanation in found.items():
             maps = explanation.maps[name]
             for step in shown_steps(len(maps), STEPS if method in (SNN_SAM, DEPLOYED_SAM) else 1):
-                columns.append(method.label + (f", t = {step + 1}" if len(maps) > 1 else ""))
+                columns.append(method.label + (f", t={step + 1}" if len(maps) > 1 else ""))
                 for row in rows:
                     pictures[row].append(map_picture(maps[step, row], data.images[row]))
         charts.append(

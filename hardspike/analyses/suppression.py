@@ -40,7 +40,7 @@ NAMES = {"snn": "Float SNN", "deployed": "Deployed"}
 # value, low, high (None where n is 0) and n.
 Share = Mapping[str, float | int | None]
 TITLE = "Two objects in one image"
-ROLES = ("object settled on", "other object", "all other classes")
+ROLES = ("winner", "loser", "all other classes")
 QUESTION = (
     "Shown two images above each other, does a spiking network settle on one of them over time, and do its spikes leave the "
     "other? Confidence at step t is softmax(v(t) / (t + 0.001)) of the output's potential v (Kim and Panda 2021)."
@@ -181,9 +181,9 @@ def _share(which: Tensor) -> dict[str, float | int | None]:
 def _shares(view: _View) -> dict[str, dict[str, float | int | None]]:
     seen = view.outcome
     return {
-        "settles on one of the two": _share(seen.settled),
-        "late class is the prediction": _share(seen.is_prediction),
-        "settled, and more late spikes on that half": _share(_on_side(view)),
+        "settles on one": _share(seen.settled),
+        "stays to the end": _share(seen.is_prediction),
+        "spikes on its half": _share(_on_side(view)),
     }
 
 
@@ -286,7 +286,7 @@ def _mean_lines(views: Mapping[str, _View]) -> list[Chart]:
         for role, values in zip(ROLES[:2], _by_role(view), strict=False):
             means, lows, highs = zip(*(mean_interval(step, high=1).values() for step in values), strict=True)
             x = tuple(float(step + 1) for step in range(len(means)))
-            text = f"{NAMES[name]}: {role}"
+            text = f"{NAMES[name]}, {role}"
             lines.append(Line(name=text, tone=name, x=x, y=means, low=lows, high=highs, dashed=role == ROLES[1]))
     if not lines:
         return []
@@ -298,8 +298,8 @@ def _mean_lines(views: Mapping[str, _View]) -> list[Chart]:
             y_label="confidence",
             lines=tuple(lines),
             caption=(
-                "Mean confidence over the pairs that settle, with its 95 % interval: solid in the object settled on, dashed in the "
-                "other one. The pairs are chosen by where they end, so look at when the lines part, not at how far."
+                "Mean confidence over the pairs that settle, with its 95 % interval: solid in the winner, the object settled on, "
+                "dashed in the loser. The pairs are chosen by where they end, so look at when the lines part, not at how far."
             ),
             percent=True,
             y_top=1.0,
@@ -324,8 +324,9 @@ def _share_bars(shares: Mapping[str, Mapping[str, Share]]) -> Chart:
             for name, found in shares.items()
         ),
         caption=(
-            "With 95 % Wilson intervals. Settling: the same one of the two classes leads at every late step. The last row counts "
-            "only pairs that settle; half of them would be chance."
+            "With 95 % Wilson intervals. Settling: the same one of the two classes leads at every late step. Staying: the "
+            "leading class of the late steps is the final prediction. Spikes on its half: of the pairs that settle, those with "
+            "more late spike activation on the half of that object; 50 % would be chance."
         ),
         percent=True,
     )
@@ -336,7 +337,7 @@ def _pictures(views: Mapping[str, _View], images: Tensor, rows: list[int], layer
     for name, view in views.items():
         maps = normalised(view.maps)
         for step in shown_steps(len(maps), 3):
-            columns.append(f"{NAMES[name]}, t = {step + 1}")
+            columns.append(f"{NAMES[name]}, t={step + 1}")
             for line, row in zip(pictures, rows, strict=True):
                 line.append(map_picture(maps[step, row], images[row]))
     return Pictures(
