@@ -35,6 +35,8 @@ TONES = (
     "fourth",
 )
 Width = Literal["small", "normal", "wide"]
+# Of float32 pixels, where they should be in [0, 1].
+ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -285,5 +287,5 @@ def _check_planes(where: str, planes: tuple[tuple[tuple[float, ...], ...], ...],
         for line in plane:
             check_length(where, len(line), len(planes[0][0]), "columns")
             check_values(where, line, gaps=False)
-            if min(line) < 0 or max(line) > 1:
+            if min(line) < -ROUNDING or max(line) > 1 + ROUNDING:
                 raise SettingsError(f"{where}: {min(line)!r} to {max(line)!r} is not in [0, 1]; scale it")

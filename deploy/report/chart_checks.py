@@ -7,13 +7,13 @@ from itertools import pairwise
 
 from hardspike.snn.errors import SettingsError
 
-NAME = re.compile(r"[a-z0-9-]+")
+NAME = re.compile(r"[a-z0-9_-]+")
 
 
 def check_name(name: str) -> None:
     """Names become file names and ids."""
     if not NAME.fullmatch(name):
-        raise SettingsError(f"chart name '{name}' is no name of a file; use a-z, 0-9 and -")
+        raise SettingsError(f"chart name '{name}' is no name of a file; use a-z, 0-9, - and _")
 
 
 def check_choice(where: str, found: str, allowed: Sequence[str]) -> None:
