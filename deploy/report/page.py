@@ -10,23 +10,23 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from hardspike.attack.members import STEP_RATIO, parse_member, split_name
+from hardspike.deploy.report.draw import draw
 from hardspike.deploy.report.figures import (
     FORMS,
-    accuracy_figure,
-    difference_uri,
-    energy_figure,
-    image_uri,
-    layer_figure,
-    time_figure,
+    accuracy_chart,
+    chosen_sets,
+    energy_span,
+    energy_unit,
+    network_charts,
 )
 from hardspike.deploy.report.measured import measured_runs, measured_status, section_title
+from hardspike.deploy.report.png import difference_uri, image_uri
 from hardspike.deploy.si_prefix import si, si_range
 
 Numbers = dict[str, Any]
 DASH = "–"
 SHIPPED = "lava-dl"
 SPACE = "\N{NO-BREAK SPACE}"
-UNITS = (("J", 1.0), ("mJ", 1e-3), ("µJ", 1e-6), ("nJ", 1e-9), ("pJ", 1e-12))
 # What each numbered equality shows (design, section 3); the sixth is a distance, not an equality.
 EQUALITIES = {
     "1": (
@@ -136,7 +136,7 @@ def render_page(numbers: Numbers) -> str:
         statuses=statuses(numbers),
         measured=measured,
         measured_title=section_title(measured),
-        figure=accuracy_figure(numbers["networks"]),
+        figure=draw(accuracy_chart(numbers["networks"])),
         examples=[_example(example) for example in numbers["examples"]],
         shipped=[row for network, row in rows if network == SHIPPED],
         missing=sorted(set(EQUALITIES) - {row["name"][:1] for _, row in rows}),
@@ -290,23 +290,8 @@ def _measured_status(network: Numbers) -> list[Status]:
 
 
 def _view(network: Numbers, prefix: str) -> View:
-    chosen = _chosen(network["replay"])
-    clean = chosen["clean"]
-    layers = [layer["name"] for layer in clean["layers"]]
-    spiking = [layer["name"] for layer in clean["layers"] if layer["spikes"] is not None]
-    by_layer = {kind: {layer["name"]: layer for layer in one["layers"]} for kind, one in chosen.items()}
-    shares = {
-        name: {
-            kind: [value / by_layer[kind][name]["neurons"] for value in one["spikes_over_time"][name]]
-            for kind, one in chosen.items()
-        }
-        for name in spiking
-    }
-    top = max((value for kinds in shares.values() for values in kinds.values() for value in values), default=0.0)
-    unit = next((unit for unit in UNITS if clean["energy_j"]["high"]["mean"] >= unit[1]), UNITS[-1])
-    spans = {kind: [_span(layer["energy_j"]) for layer in one["layers"]] for kind, one in chosen.items()}
-    spikes = {kind: [by_layer[kind][name]["spikes"] for name in spiking] for kind in chosen}
-    operations = {kind: [by_layer[kind][name]["synaptic_operations"] for name in layers] for kind in chosen}
+    chosen = chosen_sets(network["replay"])
+    charts = network_charts(network, prefix)
     return View(
         numbers=network,
         worst=max(network["robust"], key=lambda budget: float(budget["eps"]), default=None),
@@ -314,34 +299,16 @@ def _view(network: Numbers, prefix: str) -> View:
         short=_conditions(network, counted=True),
         checks={check["name"]: check for check in network["checks"]},
         chosen=chosen,
-        sums={kind: _span(one["energy_j"]) for kind, one in chosen.items()},
+        sums={kind: energy_span(one["energy_j"]) for kind, one in chosen.items()},
         later_sums={kind: _without_first(one) for kind, one in chosen.items()},
-        unit=unit,
+        unit=energy_unit(chosen["clean"]),
         exact=[row for name, row in proof_rows([network]) if name != SHIPPED],
         close=[row for row in network["equalities"] if not row["exact"]],
-        activity_figures={
-            f"{what} per image": layer_figure(f"{prefix}-{what.split()[0]}", what.lower(), names, groups)
-            for what, names, groups in (("Spikes", spiking, spikes), ("Synaptic operations", layers, operations))
-            if names
-        },
-        time_figures=[time_figure(f"{prefix}-t{i}", name, shares[name], top) for i, name in enumerate(spiking)],
-        energy_figure=energy_figure(f"{prefix}-energy", unit[0], 1 / unit[1], layers, spans),
+        # The page has the names of the inputs above these figures.
+        activity_figures={title: draw(chart, keyed=False) for title, chart in charts.activity.items()},
+        time_figures=[draw(chart, keyed=False) for chart in charts.times],
+        energy_figure=draw(charts.energy, keyed=False),
     )
-
-
-def _chosen(replay: Sequence[Numbers]) -> dict[str, Numbers]:
-    """Clean images, and at the largest eps noise and the attack on the deployed network (on another one where that is missing)."""
-    chosen = {"clean": next(one for one in replay if one["kind"] == "clean")}
-    largest = max(one["eps"] for one in replay)
-    for kind in ("noise", "attack"):
-        found = [one for one in replay if one["kind"] == kind and one["eps"] == largest]
-        if found:
-            chosen[kind] = next((one for one in found if one["made_on"] == "deployed"), found[-1])
-    return chosen
-
-
-def _span(joule: Numbers) -> tuple[float, float]:
-    return joule["low"]["mean"], joule["high"]["mean"]
 
 
 def _without_first(one: Numbers) -> tuple[float, float]:

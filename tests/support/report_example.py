@@ -26,6 +26,7 @@ SPACE = "\N{NO-BREAK SPACE}"
 
 
 def share(value: float, n: int = 200) -> dict[str, Any]:
+    value = max(0.0, value)
     return {"value": value, "low": max(0.0, value - 0.0213), "high": min(1.0, value + 0.0171), "n": n}
 
 

@@ -13,8 +13,9 @@ import matplotlib
 import pytest
 from report_example import FORMS, Browser, Page, contrast, example, read_png, report_example
 
-from hardspike.deploy.report.figures import COLOURS, difference_uri, image_uri
 from hardspike.deploy.report.page import Status, render_page, statuses
+from hardspike.deploy.report.png import difference_uri, image_uri
+from hardspike.deploy.report.svg import COLOURS
 
 HOSTILE = "<script>alert('x')</script>\"><img src=http://x.example/a onerror=alert(1)> $\\frac$ & {{ 7 * 6 }}"
 
@@ -378,7 +379,8 @@ def test_colours_are_legible_in_light_and_dark() -> None:
         for paper in ("paper", "tint"):
             for name in ("ink", "soft", "link", "good", "warn", "bad"):
                 assert contrast(scheme[name], scheme[paper]) >= 4.5, (name, paper)
-        for name in COLOURS.keys() - {"grid"}:
+        assert {*FORMS, "clean", "noise", "attack"} <= scheme.keys()
+        for name in (COLOURS.keys() & scheme.keys()) - {"grid", "paper"}:
             assert contrast(scheme[name], scheme["paper"]) >= 3, name
     defined = set(re.findall(r"--([\w-]+):", html))
     assert set(re.findall(r"var\(--([\w-]+)\)", html)) <= defined
