@@ -34,7 +34,8 @@ def spike_activation(spikes_TBCHW: Tensor, gamma: float, variant: str = "paper")
             maps.append((total * spike).sum(1))
             total = decay * (total + spike)
         else:
-            total = decay * total + torch.where(spike > 0, 1.0, math.exp(-gamma * t))
+            silent = math.exp(-gamma * t)
+            total = decay * total + silent + (1 - silent) * spike
             maps.append((total * spike).sum(1))
     return torch.stack(maps)
 
