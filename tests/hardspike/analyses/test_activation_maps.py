@@ -116,7 +116,10 @@ def test_variance_is_the_largest_over_time() -> None:
 
 def test_localisation_errors_equal_the_formula() -> None:
     generator = torch.Generator().manual_seed(2)
-    maps, reference = torch.rand(3, 2, 2, 3, generator=generator, dtype=torch.float64), torch.rand(2, 2, 3, generator=generator)
+    maps, reference = (
+        torch.rand(3, 2, 2, 3, generator=generator, dtype=torch.float64),
+        torch.rand(2, 2, 3, generator=generator),
+    )
     maps[0, 0, 0, 0], maps[0, 0, 0, 1] = 0, 1
     found = localisation_errors(maps, reference.double())
     for t, b in itertools.product(range(3), range(2)):
@@ -130,7 +133,9 @@ def test_localisation_errors_equal_the_formula() -> None:
 
 def test_the_error_of_a_grey_map_is_log_two_and_of_an_exact_one_almost_zero() -> None:
     reference = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]], dtype=torch.float64)
-    assert float(localisation_errors(torch.full((1, 1, 2, 2), 0.5, dtype=torch.float64), reference)) == pytest.approx(math.log(2))
+    assert float(localisation_errors(torch.full((1, 1, 2, 2), 0.5, dtype=torch.float64), reference)) == pytest.approx(
+        math.log(2)
+    )
     assert float(localisation_errors(reference[None], reference)) == pytest.approx(-math.log(1 - LOG_CLAMP))
     assert float(localisation_errors(1 - reference[None], reference)) == pytest.approx(-math.log(LOG_CLAMP))
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from explained_runs import own_run, subject_of, without_deployment
+from explained_runs import TWO_LAYERS, own_run, subject_of, without_deployment
 from settled_networks import settled
-from small_networks import ARCHITECTURES, HEAD, block, chain, conv, image, pool
+from small_networks import ARCHITECTURES, HEAD, block, chain, conv, image
 from torch.nn import functional as F
 
 from hardspike.analyses import explanations
@@ -31,13 +31,8 @@ from hardspike.snn.network import SpikingNetwork
 from hardspike.snn.neuron import fire
 from hardspike.snn.resnet import resnet_mini
 
-TWO_LAYERS = chain(image(3, 8, 6), [*block("a", conv(4)), ("p", pool(2, 2)), *block("b", conv(6)), ("q", pool(2, 1)), *HEAD])
-RESNET = resnet_mini(
-    Blueprint(image=ImageInput(shape=(3, 12, 8), mean=(0.5,) * 3, std=(0.25,) * 3), num_classes=5)
-)
-POISSON = chain(
-    ImageInput(shape=(1, 8, 6), mean=(0.5,), std=(0.5,), coding="poisson"), [*block("a", conv(4)), *HEAD]
-)
+RESNET = resnet_mini(Blueprint(image=ImageInput(shape=(3, 12, 8), mean=(0.5,) * 3, std=(0.25,) * 3), num_classes=5))
+POISSON = chain(ImageInput(shape=(1, 8, 6), mean=(0.5,), std=(0.5,), coding="poisson"), [*block("a", conv(4)), *HEAD])
 
 
 @pytest.mark.parametrize("time_steps", [4, None])
@@ -81,18 +76,17 @@ def test_gradients_are_those_of_the_rest_of_the_network() -> None:
 
 
 def test_deployed_maps_are_those_of_the_oracle(run: Path) -> None:
-    subject = subject_of(run, images=2)
+    subject = subject_of(run, images=1)
     layers, _ = map_layers(subject)
     found = explain(subject, DEPLOYED_SAM, subject.test.images, subject.test.labels, layers)
     graph = subject.graph
     encoded = encode_images(subject.test.images, graph)
-    for row in range(2):
-        trace = Oracle(graph).run([encoded[row].flatten().tolist()] * graph.time_steps)
-        assert int(found.predicted[row]) == trace.output.index(max(trace.output))
-        for name in layers:
-            spikes = torch.tensor(trace.spikes[name]).unflatten(1, graph.shapes[name])[:, None]
-            assert bool(spikes.any())
-            assert torch.equal(found.maps[name][:, row : row + 1], normalised(spike_activation(spikes, 0.5)))
+    trace = Oracle(graph).run([encoded[0].flatten().tolist()] * graph.time_steps)
+    assert found.predicted.tolist() == [trace.output.index(max(trace.output))]
+    for name in layers:
+        spikes = torch.tensor(trace.spikes[name]).unflatten(1, graph.shapes[name])[:, None]
+        assert bool(spikes.any())
+        assert torch.equal(found.maps[name], normalised(spike_activation(spikes, 0.5)))
 
 
 def test_float_maps_are_those_of_the_network_in_any_batch(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +142,9 @@ def test_layers_with_a_plane_are_chosen_by_name_in_their_order(run: Path) -> Non
     assert map_layers(subject) == (("spike1", "spike2"), ("Without an image plane and so without a map: spike3.",))
     assert map_layers(subject_of(run, layers=("spike2", "spike1"))) == (("spike1", "spike2"), ())
     for name in ("spike3", "nothing"):
-        with pytest.raises(SettingsError, match=f"^layers: '{name}' is no neuron layer with an image plane; use spike1, spike2$"):
+        with pytest.raises(
+            SettingsError, match=f"^layers: '{name}' is no neuron layer with an image plane; use spike1, spike2$"
+        ):
             map_layers(subject_of(run, layers=(name,)))
 
 
