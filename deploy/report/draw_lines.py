@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 from xml.etree.ElementTree import Element
 
 from matplotlib.axes import Axes
@@ -22,7 +22,8 @@ from hardspike.deploy.report.axes_text import (
     ticks,
 )
 from hardspike.deploy.report.chart import Line, LineChart, Value
-from hardspike.deploy.report.svg import COLOURS, label, make_axes, plain_text, plotted, text_width
+from hardspike.deploy.report.frame import Frame
+from hardspike.deploy.report.svg import COLOURS, label, plain_text, plotted, text_width
 
 PLOT_HEIGHTS = {"small": 104.0, "normal": 220.0, "wide": 260.0}
 # Up to so many points a line has whiskers, beyond a band.
@@ -33,86 +34,78 @@ LONGEST_NAMES = {"small": 20, "normal": 24, "wide": 40}
 
 def draw_lines(chart: LineChart, *, top: float, keyed: bool) -> tuple[float, float, list[Element]]:
     """Width, height and drawing. top: pixels left free above. keyed: with the names of the lines, where there are more than one."""
-    width, unit = WIDTHS[chart.width], 100 if chart.percent else 1
-    marked = chart.markers and max((len(line.x) for line in chart.lines), default=0) * 9 < width
-    keys = (
-        [_key(line, LONGEST_NAMES[chart.width], marked=marked) for line in chart.lines]
-        if keyed and len(chart.lines) > 1
-        else []
-    )
-    x_low, x_high = _x_range(chart)
-    y_low, y_high = _y_range(chart)
+    marked = chart.markers and max((len(line.x) for line in chart.lines), default=0) * 9 < WIDTHS[chart.width]
+    keys = [_key(line, LONGEST_NAMES[chart.width], marked=marked) for line in chart.lines]
+    if not keyed or len(keys) < 2:
+        keys = []
+    frame, around = _named_at_ends(chart, keys, top) or _arranged(chart, keys, top, right=10)
+    figure, axes = frame.make_axes()
+    _plot(axes, chart, frame, marked=marked)
+    return frame.width, frame.height, around + plotted(figure, chart.name)
+
+
+def _named_at_ends(chart: LineChart, keys: Sequence[Key], top: float) -> tuple[Frame, list[Element]] | None:
+    """Names beside the ends of the lines: where every line ends at the right and two thirds of the width are left for them."""
+    names = 22 + max((text_width(key.name) for key in keys), default=0)
+    if not 2 <= len(keys) <= 8 or chart.width == "small" or names > WIDTHS[chart.width] / 3:
+        return None
+    if not all(map(_has_values, chart.lines)) or len({_last(line)[0] for line in chart.lines}) > 1:
+        return None
+    frame, around = _arranged(chart, (), top, right=names)
+    ends = [(frame.down(_unit(chart) * _last(line)[1]), key) for line, key in zip(chart.lines, keys, strict=True)]
+    placed = end_names(ends, frame.across(_last(chart.lines[0])[0]), frame.right + 18, frame.top, frame.bottom)
+    return None if placed is None else (frame, around + placed)
+
+
+def _arranged(chart: LineChart, keys: Sequence[Key], top: float, *, right: float) -> tuple[Frame, list[Element]]:
+    """Everything but the lines. keys: of a legend above. right: pixels left free there."""
+    width, unit = WIDTHS[chart.width], _unit(chart)
+    around, used = legend(keys, 0, top, width) if keys else ([], 0.0)
+    above = top + used
+    if chart.y_label:
+        around.append(label(plain_text(chart.y_label, int(width / text_width("x"))), 0, above + 0.65 * ROW))
+        above += ROW
+    x_range, (y_low, y_high) = _x_range(chart), _y_range(chart)
     y_ticks = ticks(unit * y_low, unit * y_high, 3 if chart.width == "small" else 5)
     y_texts = [number(tick / unit, percent=chart.percent) for tick in y_ticks]
-    left = 10 + max(map(text_width, y_texts), default=0)
-    names = 22 + max((text_width(key.name) for key in keys), default=0)
-    at_ends = _may_stand_at_ends(chart, keys, names, width)
-    for direct in (True, False) if at_ends else (False,):
-        right = names if direct else 10.0
-        made: list[Element] = []
-        above = top
-        if keys and not direct:
-            made, used = legend(keys, 0, top, width)
-            above += used
-        if chart.y_label:
-            made.append(label(plain_text(chart.y_label, int(width / text_width("x"))), 0, above + 0.65 * ROW))
-            above += ROW
-        above += 6
-        plot_bottom = above + PLOT_HEIGHTS[chart.width]
-        x_ticks, x_texts = _x_ticks(chart, x_low, x_high, width - left - right)
-        position = _scale(x_low, x_high, left, width - right, log=chart.x_log)
-        height_of = _scale(unit * y_low, unit * y_high, plot_bottom, above)
-        texts, depth, left_over = _x_texts(x_ticks, x_texts, [position(x) for x in x_ticks], plot_bottom, left)
-        if left_over > 0:
-            left += left_over
-            position = _scale(x_low, x_high, left, width - right, log=chart.x_log)
-            texts, depth, _ = _x_texts(x_ticks, x_texts, [position(x) for x in x_ticks], plot_bottom, left)
-        if direct:
-            ends = [(height_of(unit * _last(line)[1]), key) for line, key in zip(chart.lines, keys, strict=True)]
-            placed = end_names(
-                ends, position(max(_last(line)[0] for line in chart.lines)), width - right + 18, above, plot_bottom
-            )
-            if placed is None:
-                continue
-            made += placed
-        break
-    made += [
-        label(text, left - 7, height_of(tick) + 4, anchor="end") for tick, text in zip(y_ticks, y_texts, strict=True)
-    ]
-    made += texts
-    if not any(map(_has_values, chart.lines)):
-        made.append(label("no values", (left + width - right) / 2, (above + plot_bottom) / 2, anchor="middle"))
-    bottom = depth + (ROW if chart.x_label else 0) + 2
-    height = plot_bottom + bottom
+    frame = Frame(
+        width=width,
+        height=above + 6 + PLOT_HEIGHTS[chart.width],
+        left=10 + max(map(text_width, y_texts), default=0),
+        right=width - right,
+        top=above + 6,
+        bottom=above + 6 + PLOT_HEIGHTS[chart.width],
+        x=x_range,
+        y=(unit * y_low, unit * y_high),
+        x_log=chart.x_log,
+    )
+    x_ticks, x_texts = _x_ticks(chart, frame)
+    _, _, over = _below(frame, x_ticks, x_texts)
+    frame = replace(frame, left=frame.left + max(0.0, over))
+    below, depth, _ = _below(frame, x_ticks, x_texts)
+    height = frame.bottom + depth + 2
     if chart.x_label:
-        longest = int((width - left) / text_width("x"))
-        made.append(label(plain_text(chart.x_label, longest), left, height - 6))
-    figure, axes = make_axes(width, height, left=left, right=right, top=above, bottom=bottom)
-    if chart.x_log:
-        axes.set_xscale("log")
-    axes.set_xlim(x_low, x_high)
-    axes.set_ylim(unit * y_low, unit * y_high)
-    axes.minorticks_off()
-    axes.set_xticks(x_ticks, [""] * len(x_ticks))
-    axes.set_yticks(y_ticks, [""] * len(y_ticks))
-    axes.grid(axis="y", color=COLOURS["grid"])
-    if y_low < 0:
-        axes.axhline(0, color=COLOURS["soft"], linewidth=0.8, clip_on=False)
-    _plot(axes, chart, unit, marked=marked, pixel=(x_high - x_low) / (width - left - right))
-    return width, height, plotted(figure, chart.name) + made
+        height += ROW
+        longest = int((width - frame.left) / text_width("x"))
+        around.append(label(plain_text(chart.x_label, longest), frame.left, height - 6))
+    around += [
+        label(text, frame.left - 7, frame.down(tick) + 4, anchor="end")
+        for tick, text in zip(y_ticks, y_texts, strict=True)
+    ]
+    if not any(map(_has_values, chart.lines)):
+        middle = (frame.left + frame.right) / 2
+        around.append(label("no values", middle, (frame.top + frame.bottom) / 2, anchor="middle"))
+    zero = frame.horizontal([0.0], "soft") if y_low < 0 < y_high else []
+    grid = [*frame.horizontal(y_ticks, "grid"), *zero, *frame.base(x_ticks)]
+    return replace(frame, height=height), [*grid, *around, *below]
+
+
+def _unit(chart: LineChart) -> int:
+    return 100 if chart.percent else 1
 
 
 def _key(line: Line, longest: int, *, marked: bool) -> Key:
     return Key(plain_text(line.name, longest), line.tone, line=True, dashed=line.dashed, marker=marked)
-
-
-def _may_stand_at_ends(chart: LineChart, keys: Sequence[Key], names: float, width: float) -> bool:
-    """Where every line ends at the right, and the names leave the lines at least two thirds of the width."""
-    if not keys or len(keys) > 8 or chart.width == "small" or names > width / 3:
-        return False
-    if not all(_has_values(line) for line in chart.lines):
-        return False
-    return len({_last(line)[0] for line in chart.lines}) == 1
 
 
 def _has_values(line: Line) -> bool:
@@ -148,21 +141,16 @@ def _y_range(chart: LineChart) -> tuple[float, float]:
     return bottom, top if top > bottom else bottom + 1.0
 
 
-def _x_ticks(chart: LineChart, low: float, high: float, pixels: float) -> tuple[list[float], list[str]]:
+def _x_ticks(chart: LineChart, frame: Frame) -> tuple[list[float], list[str]]:
+    """At the names or at the values of x, where few; else at round numbers."""
     if chart.x_names:
         return [x for x, _ in chart.x_names], [plain_text(name, LONGEST_TICK) for _, name in chart.x_names]
     values = sorted({x for line in chart.lines for x in line.x})
-    if not values:
-        return [], []
-    whole = all(x == int(x) for x in values)
-    chosen = values
-    if len(values) > 9:
-        chosen = decades(low, high) if chart.x_log else ticks(low, high, max(2, int(pixels / 55)), whole=whole)
-    texts = [number(x) for x in chosen]
-    if chosen is values and not _fit([_scale(low, high, 0, pixels, log=chart.x_log)(x) for x in values], texts):
-        chosen = decades(low, high) if chart.x_log else ticks(low, high, max(2, int(pixels / 55)), whole=whole)
-        texts = [number(x) for x in chosen]
-    return chosen, texts
+    if len(values) > 9 or not _fit([frame.across(x) for x in values], [number(x) for x in values]):
+        count = max(2, int((frame.right - frame.left) / 55))
+        whole = all(x == int(x) for x in values)
+        values = decades(*frame.x) if chart.x_log else ticks(*frame.x, count, whole=whole)
+    return values, [number(x) for x in values]
 
 
 def _fit(places: Sequence[float], texts: Sequence[str]) -> bool:
@@ -171,31 +159,21 @@ def _fit(places: Sequence[float], texts: Sequence[str]) -> bool:
     return all(first[1] + 3 <= second[0] for first, second in pairwise(spans))
 
 
-def _x_texts(
-    x_ticks: Sequence[float], texts: Sequence[str], places: Sequence[float], y: float, left: float
-) -> tuple[list[Element], float, float]:
-    """Texts under the axis, aslant where they would touch; their depth, and by how much the first one passes the left edge."""
-    if _fit(places, texts):
-        made = [label(text, x, y + 17, anchor="middle") for x, text in zip(places, texts, strict=True)]
-        over = max((text_width(t) / 2 - x for x, t in zip(places, texts, strict=True)), default=0.0)
-        return made, ROW + 4, over
-    order = sorted(zip(places, texts, strict=True))
-    step = min((b[0] - a[0] for a, b in pairwise(order)), default=99.0)
-    kept = order[:: every(step)]
-    made = [label(text, x + 3, y + 14, anchor="end", rotate=-math.degrees(SLOPE)) for x, text in kept]
+def _below(frame: Frame, x_ticks: Sequence[float], texts: Sequence[str]) -> tuple[list[Element], float, float]:
+    """Texts under the axis, aslant where they would touch; their depth, and by how much one passes the left edge."""
+    order = sorted(zip(map(frame.across, x_ticks), texts, strict=True))
+    if _fit([x for x, _ in order], [text for _, text in order]):
+        made = [label(text, x, frame.bottom + 17, anchor="middle") for x, text in order]
+        return made, ROW + 4, max((text_width(text) / 2 - x for x, text in order), default=0.0)
+    kept = order[:: every(min(b[0] - a[0] for a, b in pairwise(order)))]
+    slope = -math.degrees(SLOPE)
+    made = [label(text, x + 3, frame.bottom + 14, anchor="end", rotate=slope) for x, text in kept]
     depth = 14 + max(math.sin(SLOPE) * text_width(text) for _, text in kept)
     return made, depth, max(math.cos(SLOPE) * text_width(text) - x for x, text in kept)
 
 
-def _scale(low: float, high: float, first: float, last: float, *, log: bool = False) -> Any:
-    """From values to pixels."""
-    if log:
-        return lambda x: first + (last - first) * math.log(x / low) / math.log(high / low)
-    return lambda x: first + (last - first) * (x - low) / (high - low)
-
-
-def _plot(axes: Axes, chart: LineChart, unit: int, *, marked: bool, pixel: float) -> None:
-    """pixel: width of one on a linear axis."""
+def _plot(axes: Axes, chart: LineChart, frame: Frame, *, marked: bool) -> None:
+    unit, pixel = _unit(chart), (frame.x[1] - frame.x[0]) / (frame.right - frame.left)
     whiskers = [line for line in chart.lines if line.low and len(line.x) <= MOST_WHISKERS]
     shift = 0.0 if chart.x_log or len(whiskers) < 2 else _shift(chart, len(whiskers), pixel)
     hidden = _hidden(chart)

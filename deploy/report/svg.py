@@ -13,7 +13,6 @@ from xml.etree.ElementTree import Element
 
 import matplotlib
 from markupsafe import Markup
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
@@ -21,7 +20,6 @@ from hardspike.deploy.report.chart import TONES
 
 # Stand-ins for the variables, which no drawing uses for anything else.
 COLOURS = {name: f"#0102{index:02x}" for index, name in enumerate(("ink", "soft", "grid", "paper", *TONES), start=0x10)}
-POINTS_PER_INCH = 72
 FONT_SIZE = 11.5
 # Mean width of a letter of a wide sans-serif font; the reader's own font is not known.
 LETTER = 0.57 * FONT_SIZE
@@ -75,22 +73,6 @@ def canvas(width: float, height: float, alternative: str, children: Sequence[Ele
 
 def inline(svg: Element) -> Markup:
     return Markup(ElementTree.tostring(svg, encoding="unicode"))
-
-
-def make_axes(
-    width: float, height: float, *, left: float, right: float, top: float, bottom: float
-) -> tuple[Figure, Axes]:
-    """Sizes in pixels. Margins are given, because letting Matplotlib measure them costs as much time as drawing."""
-    figure = Figure(figsize=(width / POINTS_PER_INCH, height / POINTS_PER_INCH))
-    figure.patch.set_alpha(0)
-    place = (left / width, bottom / height, (width - left - right) / width, (height - bottom - top) / height)
-    axes = figure.add_axes(place)
-    axes.patch.set_alpha(0)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(COLOURS["soft"])
-    axes.tick_params(color=COLOURS["soft"], labelcolor=COLOURS["soft"], labelsize=FONT_SIZE, left=False)
-    axes.set_axisbelow(True)
-    return figure, axes
 
 
 def plotted(figure: Figure, name: str) -> list[Element]:
