@@ -8,7 +8,7 @@ from xml.etree.ElementTree import Element
 from matplotlib.ticker import MaxNLocator
 
 from hardspike.deploy.report.chart import TONES
-from hardspike.deploy.report.svg import FONT_SIZE, box, label, plain_text, shape, text_width
+from hardspike.deploy.report.svg import FONT_SIZE, box, fitted, label, shape, text_width
 
 # Of texts that would touch if they stood level.
 SLOPE = math.radians(40)
@@ -70,7 +70,7 @@ def legend(keys: Sequence[Key], left: float, top: float, right: float) -> tuple[
     made: list[Element] = []
     x, y = left, top + 0.65 * ROW
     for key in keys:
-        name = plain_text(key.name, max(4, int((right - left - 30) / text_width("x"))))
+        name = " ".join(fitted(key.name, right - left - 30))
         width = (30 if key.line else 18) + text_width(name) + 12
         if x > left and x + width - 12 > right:
             x, y = left, y + ROW

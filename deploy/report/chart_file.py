@@ -6,20 +6,18 @@ import types
 from dataclasses import fields, is_dataclass
 from io import StringIO
 from pathlib import Path
-from textwrap import wrap
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 from hardspike.deploy.report.chart import KINDS, Chart, to_json
 from hardspike.deploy.report.draw import drawing
-from hardspike.deploy.report.svg import label, plain_text, shape, text_width
+from hardspike.deploy.report.svg import LINE, fitted, label, paragraph, plain_text, shape
 from hardspike.deploy.report.theme import COLOURS, SANS, css_variables
 from hardspike.snn.atomic import write_json, write_text
 from hardspike.snn.errors import FileError, SettingsError, unknown_name
 
 MARGIN = 16.0
-LINE = 17.0
 NAMESPACE = "http://www.w3.org/2000/svg"
 
 
@@ -52,13 +50,13 @@ def standalone_svg(chart: Chart) -> str:
     width, height = (float(side) for side in view[2:])
     made: list[Element] = []
     # Small charts carry their title.
-    titles = [] if chart.width == "small" else _wrapped(chart.title, width)
-    captions = _wrapped(chart.caption, width)
+    titles = [] if chart.width == "small" else fitted(chart.title, 0.94 * width, 4)
+    captions = fitted(chart.caption, width, 12)
     y = MARGIN + LINE * len(titles) + (6 if titles else 0)
     made += [label(text, MARGIN, MARGIN + 12 + LINE * at, tone="ink", bold=True) for at, text in enumerate(titles)]
     made.append(shape("g", *drawn, transform=f"translate({MARGIN:g} {y:g})"))
     y += height
-    made += [label(text, MARGIN, y + 20 + LINE * at) for at, text in enumerate(captions)]
+    made += paragraph(captions, MARGIN, y + 20)
     y += MARGIN + (LINE * len(captions) + 8 if captions else 0)
     whole = (f"{width + 2 * MARGIN:g}", f"{y:g}")
     svg = shape("svg", xmlns=NAMESPACE, width=whole[0], height=whole[1], viewBox=f"0 0 {whole[0]} {whole[1]}")
@@ -78,10 +76,6 @@ def from_json(given: Any) -> Chart:
         raise FileError(unknown_name("chart: kind", given["kind"], KINDS))
     chart: Chart = _read(KINDS[given["kind"]], {k: v for k, v in given.items() if k != "kind"}, "chart")
     return chart
-
-
-def _wrapped(text: str, width: float) -> list[str]:
-    return wrap(plain_text(text, 10_000), max(10, int(width / text_width("x"))))
 
 
 def _text(tag: str, text: str) -> Element:

@@ -10,9 +10,7 @@ from hardspike.deploy.report.chart import BarChart, Chart, Histogram, LineChart,
 from hardspike.deploy.report.draw_bars import draw_bars, draw_histogram
 from hardspike.deploy.report.draw_grids import draw_matrix, draw_pictures
 from hardspike.deploy.report.draw_lines import draw_lines
-from hardspike.deploy.report.svg import canvas, inline, label, plain_text, text_width
-
-TITLE_HEIGHT = 22.0
+from hardspike.deploy.report.svg import LINE, canvas, fitted, inline, label
 
 
 def draw(chart: Chart, *, keyed: bool = True) -> Markup:
@@ -25,13 +23,9 @@ def draw(chart: Chart, *, keyed: bool = True) -> Markup:
 
 
 def drawing(chart: Chart, *, keyed: bool = True) -> Element:
-    made: list[Element] = []
-    top = 0.0
-    if chart.width == "small":
-        made.append(
-            label(plain_text(chart.title, int(WIDTHS["small"] / text_width("x"))), 0, 13, tone="ink", bold=True)
-        )
-        top = TITLE_HEIGHT
+    title = fitted(chart.title, 0.94 * WIDTHS["small"], 2) if chart.width == "small" else []
+    made = [label(text, 0, 13 + LINE * at, tone="ink", bold=True) for at, text in enumerate(title)]
+    top = LINE * len(title) + 8 if title else 0.0
     if isinstance(chart, LineChart):
         width, height, drawn = draw_lines(chart, top=top, keyed=keyed)
     elif isinstance(chart, BarChart):

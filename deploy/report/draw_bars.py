@@ -9,9 +9,10 @@ from matplotlib.axes import Axes
 from hardspike.deploy.report.axes_text import ROW, WIDTHS, Key, legend, number, ticks
 from hardspike.deploy.report.chart import BarChart, Bars, Histogram
 from hardspike.deploy.report.frame import Frame
-from hardspike.deploy.report.svg import COLOURS, label, plain_text, plotted, text_width
+from hardspike.deploy.report.svg import COLOURS, LINE, fitted, label, paragraph, plotted, text_width
 
-LONGEST_CATEGORY = {"small": 10, "normal": 20, "wide": 40}
+# Of the whole, for the names of categories.
+MOST_LEFT = {"small": 0.36, "normal": 0.4, "wide": 0.3}
 MOST_TICKS = {"small": 3, "normal": 4, "wide": 8}
 HISTOGRAM_HEIGHTS = {"small": 96.0, "normal": 190.0, "wide": 220.0}
 
@@ -20,9 +21,9 @@ def draw_bars(chart: BarChart, *, top: float, keyed: bool) -> tuple[float, float
     """Width, height and drawing. top: pixels left free above. keyed: with the names of the groups, where there are more than one."""
     unit, many = 100 if chart.percent else 1, len(chart.bars)
     around, above = _keys(chart, top, keyed=keyed)
-    names = [plain_text(name, LONGEST_CATEGORY[chart.width]) for name in chart.categories]
+    names = [fitted(name, MOST_LEFT[chart.width] * WIDTHS[chart.width], 2) for name in chart.categories]
     # Dense where there are many, but each category keeps a line of text.
-    group = max(many * (15.0 if len(names) * many <= 60 else 8.0), 16.0)
+    group = max(many * (15.0 if len(names) * many <= 60 else 8.0), 16.0, LINE * max(map(len, names), default=0))
     row, rows = group + 9, max(1, len(names))
     values = [v for bars in chart.bars for side in (bars.values, bars.low, bars.high) for v in side if v is not None]
     low, high = min(0.0, *values, 0.0), max(0.0, *values, 0.0)
@@ -33,7 +34,7 @@ def draw_bars(chart: BarChart, *, top: float, keyed: bool) -> tuple[float, float
     frame = Frame(
         width=WIDTHS[chart.width],
         height=above + rows * row + 4 + 2 * ROW,
-        left=10 + max(map(text_width, names), default=0),
+        left=10 + max((text_width(text) for lines in names for text in lines), default=0),
         right=WIDTHS[chart.width] - 14 - max(map(text_width, texts), default=0),
         top=above,
         bottom=above + rows * row,
@@ -52,9 +53,9 @@ def draw_bars(chart: BarChart, *, top: float, keyed: bool) -> tuple[float, float
             elif valued and value is not None:
                 last = frame.across(unit * max(0.0, value, value if end is None else end))
                 around.append(label(number(value, percent=chart.percent), last + 5, middle))
-    around += [
-        label(name, frame.left - 7, frame.down(at) + 4, tone="ink", anchor="end") for at, name in enumerate(names)
-    ]
+    for at, lines in enumerate(names):
+        first = frame.down(at) + 4 - LINE / 2 * (len(lines) - 1)
+        around += paragraph(lines, frame.left - 7, first, tone="ink", anchor="end")
     places = ticks(*frame.x, MOST_TICKS[chart.width])
     around += _values_below(frame, chart.label, [(x, number(x / unit, percent=chart.percent)) for x in places])
     grid = [*frame.vertical(places, "grid"), *frame.vertical([0.0], "soft")]
@@ -104,8 +105,8 @@ def _keys(chart: BarChart | Histogram, top: float, *, keyed: bool) -> tuple[list
 def _values_below(frame: Frame, title: str, marks: Sequence[tuple[float, str]]) -> list[Element]:
     """Numbers under the frame, then what they are."""
     made = [label(text, frame.across(x), frame.bottom + 16, anchor="middle") for x, text in marks]
-    longest = int((frame.width - frame.left) / text_width("x"))
-    return [*made, label(plain_text(title, longest), frame.left, frame.height - 6)]
+    left = 0 if frame.width == WIDTHS["small"] else frame.left
+    return made + paragraph(fitted(title, frame.width - left), left, frame.height - 6)
 
 
 def _plot_group(axes: Axes, bars: Bars, offset: float, thick: float, unit: int) -> None:

@@ -7,7 +7,7 @@ from xml.etree.ElementTree import Element
 from hardspike.deploy.report.axes_text import MINUS, ROW, SLOPE, WIDTHS, every, number
 from hardspike.deploy.report.chart import Matrix, Picture, Pictures
 from hardspike.deploy.report.png import heat_uri, image_uri
-from hardspike.deploy.report.svg import box, label, plain_text, shape, text_width
+from hardspike.deploy.report.svg import LINE, box, fitted, label, paragraph, plain_text, shape, text_width
 
 # Of the tone over the paper: the full shade still leaves contrast for numbers in ink, in light and dark.
 FULL_SHADE = 0.55
@@ -21,32 +21,36 @@ GAP = 10.0
 def draw_matrix(chart: Matrix, *, top: float) -> tuple[float, float, list[Element]]:
     """Width, height and drawing. top: pixels left free above."""
     width = WIDTHS[chart.width]
-    longest = {"small": 9, "normal": 18, "wide": 26}[chart.width]
-    rows = [plain_text(name, longest) for name in chart.rows]
-    columns = [plain_text(name, 18) for name in chart.columns]
+    most_left = 0.4 * width
+    rows = [" ".join(fitted(name, most_left)) for name in chart.rows]
     texts = _cell_texts(chart)
-    corner = plain_text(chart.row_label, longest)
+    corner = " ".join(fitted(chart.row_label, most_left))
     left = 10 + max(map(text_width, [corner, *rows]))
-    cell = min(WIDEST_CELL, (width - left - 2) / max(1, len(columns)))
-    across = all(text_width(name) + 4 <= cell for name in columns)
-    if not across and columns:
+    cell = min(WIDEST_CELL, (width - left - 2) / max(1, len(chart.columns)))
+    titles = [fitted(name, cell - 4, 2) for name in chart.columns]
+    level = all(
+        " ".join(title) == " ".join(plain_text(n, 200).split()) for title, n in zip(titles, chart.columns, strict=True)
+    )
+    if level:
+        kept, head = 1, ROW + LINE * (max(map(len, titles), default=1) - 1)
+    else:
+        titles = [[plain_text(name, 24)] for name in chart.columns]
         # The last title leans beyond its column.
-        lean = math.cos(SLOPE) * text_width(columns[-1])
-        cell = min(WIDEST_CELL, (width - left - lean + 6) / max(1, len(columns) - 0.5))
-    kept = every(cell)
-    head = ROW if across else 8 + math.sin(SLOPE) * max(map(text_width, columns), default=0)
+        lean = math.cos(SLOPE) * text_width(titles[-1][0])
+        cell = min(WIDEST_CELL, (width - left - lean + 6) / max(1, len(titles) - 0.5))
+        kept, head = every(cell), 8 + math.sin(SLOPE) * max(text_width(title) for (title,) in titles)
     row_height = CELL_HEIGHT if len(rows) <= 24 else 16.0
     above = top + ROW + head
     made = [
         label(corner, left - 7, above - 6, anchor="end"),
-        label(plain_text(chart.column_label, int((width - left) / text_width("x"))), left, top + 0.65 * ROW),
+        label(" ".join(fitted(chart.column_label, width - left)), left, top + 0.65 * ROW),
     ]
-    for index, name in enumerate(columns):
+    for index, title in enumerate(titles):
         x = left + (index + 0.5) * cell
-        if across:
-            made.append(label(name, x, above - 6, tone="ink", anchor="middle"))
+        if level:
+            made += paragraph(title, x, above - 6 - LINE * (len(title) - 1), tone="ink", anchor="middle")
         elif index % kept == 0:
-            made.append(label(name, x, above - 5, tone="ink", rotate=-math.degrees(SLOPE)))
+            made.append(label(title[0], x, above - 5, tone="ink", rotate=-math.degrees(SLOPE)))
     darkest = chart.darkest or max((abs(v) for values in chart.values for v in values if v is not None), default=0.0)
     shown = max((text_width(text) for line in texts for text in line), default=0) + 4 <= cell
     for at, (name, values) in enumerate(zip(rows, chart.values, strict=True)):
@@ -65,25 +69,22 @@ def draw_matrix(chart: Matrix, *, top: float) -> tuple[float, float, list[Elemen
 
 def draw_pictures(chart: Pictures, *, top: float) -> tuple[float, float, list[Element]]:
     width = WIDTHS[chart.width]
-    longest = {"small": 9, "normal": 14, "wide": 20}[chart.width]
-    rows = [plain_text(name, longest) for name in chart.rows]
-    left = 8 + max(map(text_width, rows), default=0) if any(rows) else 0.0
+    rows = [fitted(name, 0.22 * width, 3) for name in chart.rows]
+    left = 10 + max(text_width(text) for lines in rows for text in lines) if any(rows) else 0.0
     count = max(1, len(chart.columns))
     cell = min(LARGEST_PICTURE, max((width - left) / count - GAP, 1.0))
-    letters = max(3, int((cell + GAP / 2) / text_width("x")))
     made: list[Element] = []
     y = top
     if any(chart.columns):
-        titles = [_lines(name, letters, 2) for name in chart.columns]
+        titles = [fitted(name, cell + GAP / 2, 2) for name in chart.columns]
         lines = max(map(len, titles))
         for index, title in enumerate(titles):
-            for at, text in enumerate(title):
-                base = y + (at + lines - len(title)) * 14 + 12
-                made.append(label(text, left + index * (cell + GAP), base, tone="ink"))
-        y += 14 * lines + 8
+            base = y + (lines - len(title)) * LINE + 12
+            made += paragraph(title, left + index * (cell + GAP), base, tone="ink")
+        y += LINE * lines + 8
     for name, pictures in zip(rows, chart.pictures, strict=True):
         tall = max((cell * _aspect(picture) for picture in pictures if picture is not None), default=ROW)
-        made.append(label(name, 0, y + min(tall / 2 + 4, 75), tone="ink"))
+        made += paragraph(name, 0, y + max(12.0, tall / 2 + 4 - LINE / 2 * (len(name) - 1)), tone="ink")
         notes = 0
         for index, picture in enumerate(pictures):
             x = left + index * (cell + GAP)
@@ -91,10 +92,10 @@ def draw_pictures(chart: Pictures, *, top: float) -> tuple[float, float, list[El
                 made.append(label("–", x + cell / 2, y + tall / 2 + 4, anchor="middle"))
                 continue
             made += _picture(picture, x, y, cell)
-            note = _lines(picture.note, letters, 3)
-            made += [label(text, x, y + tall + 13 + 14 * at) for at, text in enumerate(note)]
+            note = fitted(picture.note, cell + GAP / 2, 3)
+            made += paragraph(note, x, y + tall + 13)
             notes = max(notes, len(note))
-        y += tall + 14 * notes + GAP + (4 if notes else 0)
+        y += tall + LINE * notes + GAP + (4 if notes else 0)
     if any(p is not None and p.look == "heat" for pictures in chart.pictures for p in pictures):
         y += 4
         ramp = heat_uri([[step / 63 for step in range(64)]])
@@ -141,7 +142,7 @@ def _scale_key(chart: Matrix, left: float, top: float, darkest: float, width: fl
     steps = [share / 4 for share in range(-4 if signed else 0, 5)]
     first, last = (number(share * darkest, percent=chart.percent) for share in (steps[0], steps[-1]))
     y = top + 13
-    title = plain_text(chart.value_label, int(width / text_width("x")))
+    title = " ".join(fitted(chart.value_label, width))
     made, x = [label(title, 0, y)], text_width(title) + 14
     needed = text_width(first + last) + 14 * len(steps) + 20
     if x + needed > width:
@@ -182,16 +183,3 @@ def _picture(picture: Picture, x: float, y: float, cell: float) -> list[Element]
 def _aspect(picture: Picture) -> float:
     shown = picture.under or picture.values
     return len(shown[0]) / len(shown[0][0])
-
-
-def _lines(text: str, letters: int, most: int) -> list[str]:
-    """Words on at most `most` lines; what does not fit is cut."""
-    lines: list[str] = []
-    for word in plain_text(text, 10_000).split():
-        if lines and len(lines[-1]) + 1 + len(word) <= letters:
-            lines[-1] += " " + word
-        else:
-            lines.append(word)
-    if len(lines) > most:
-        lines[most - 1] = " ".join(lines[most - 1 :])
-    return [plain_text(line, letters) for line in lines[:most]]

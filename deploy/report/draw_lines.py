@@ -23,19 +23,18 @@ from hardspike.deploy.report.axes_text import (
 )
 from hardspike.deploy.report.chart import Line, LineChart, Value
 from hardspike.deploy.report.frame import Frame
-from hardspike.deploy.report.svg import COLOURS, label, plain_text, plotted, text_width
+from hardspike.deploy.report.svg import COLOURS, LINE, fitted, label, paragraph, plain_text, plotted, text_width
 
 PLOT_HEIGHTS = {"small": 104.0, "normal": 220.0, "wide": 260.0}
 # Up to so many points a line has whiskers, beyond a band.
 MOST_WHISKERS = 12
 LONGEST_TICK = 18
-LONGEST_NAMES = {"small": 20, "normal": 24, "wide": 40}
 
 
 def draw_lines(chart: LineChart, *, top: float, keyed: bool) -> tuple[float, float, list[Element]]:
     """Width, height and drawing. top: pixels left free above. keyed: with the names of the lines, where there are more than one."""
     marked = chart.markers and max((len(line.x) for line in chart.lines), default=0) * 9 < WIDTHS[chart.width]
-    keys = [_key(line, LONGEST_NAMES[chart.width], marked=marked) for line in chart.lines]
+    keys = [_key(line, marked=marked) for line in chart.lines]
     if not keyed or len(keys) < 2:
         keys = []
     frame, around = _named_at_ends(chart, keys, top) or _arranged(chart, keys, top, right=10)
@@ -63,8 +62,9 @@ def _arranged(chart: LineChart, keys: Sequence[Key], top: float, *, right: float
     around, used = legend(keys, 0, top, width) if keys else ([], 0.0)
     above = top + used
     if chart.y_label:
-        around.append(label(plain_text(chart.y_label, int(width / text_width("x"))), 0, above + 0.65 * ROW))
-        above += ROW
+        lines = fitted(chart.y_label, width, 2)
+        around += paragraph(lines, 0, above + 0.65 * ROW)
+        above += ROW + LINE * (len(lines) - 1)
     x_range, (y_low, y_high) = _x_range(chart), _y_range(chart)
     y_ticks = ticks(unit * y_low, unit * y_high, 3 if chart.width == "small" else 5)
     y_texts = [number(tick / unit, percent=chart.percent) for tick in y_ticks]
@@ -80,14 +80,16 @@ def _arranged(chart: LineChart, keys: Sequence[Key], top: float, *, right: float
         x_log=chart.x_log,
     )
     x_ticks, x_texts = _x_ticks(chart, frame)
-    _, _, over = _below(frame, x_ticks, x_texts)
-    frame = replace(frame, left=frame.left + max(0.0, over))
+    _, _, (first, last) = _below(frame, x_ticks, x_texts)
+    # So that no text is cut at a side.
+    frame = replace(frame, left=frame.left + max(0.0, -first), right=frame.right - max(0.0, last - width))
     below, depth, _ = _below(frame, x_ticks, x_texts)
     height = frame.bottom + depth + 2
     if chart.x_label:
-        height += ROW
-        longest = int((width - frame.left) / text_width("x"))
-        around.append(label(plain_text(chart.x_label, longest), frame.left, height - 6))
+        left = 0 if chart.width == "small" else frame.left
+        lines = fitted(chart.x_label, width - left, 2)
+        around += paragraph(lines, left, height + 12)
+        height += ROW + LINE * (len(lines) - 1)
     around += [
         label(text, frame.left - 7, frame.down(tick) + 4, anchor="end")
         for tick, text in zip(y_ticks, y_texts, strict=True)
@@ -104,8 +106,8 @@ def _unit(chart: LineChart) -> int:
     return 100 if chart.percent else 1
 
 
-def _key(line: Line, longest: int, *, marked: bool) -> Key:
-    return Key(plain_text(line.name, longest), line.tone, line=True, dashed=line.dashed, marker=marked)
+def _key(line: Line, *, marked: bool) -> Key:
+    return Key(plain_text(line.name, 200), line.tone, line=True, dashed=line.dashed, marker=marked)
 
 
 def _has_values(line: Line) -> bool:
@@ -159,17 +161,20 @@ def _fit(places: Sequence[float], texts: Sequence[str]) -> bool:
     return all(first[1] + 3 <= second[0] for first, second in pairwise(spans))
 
 
-def _below(frame: Frame, x_ticks: Sequence[float], texts: Sequence[str]) -> tuple[list[Element], float, float]:
-    """Texts under the axis, aslant where they would touch; their depth, and by how much one passes the left edge."""
+def _below(
+    frame: Frame, x_ticks: Sequence[float], texts: Sequence[str]
+) -> tuple[list[Element], float, tuple[float, float]]:
+    """Texts under the axis, aslant where they would touch; their depth, and from where to where they reach."""
     order = sorted(zip(map(frame.across, x_ticks), texts, strict=True))
     if _fit([x for x, _ in order], [text for _, text in order]):
         made = [label(text, x, frame.bottom + 17, anchor="middle") for x, text in order]
-        return made, ROW + 4, max((text_width(text) / 2 - x for x, text in order), default=0.0)
+        first = min((x - text_width(text) / 2 for x, text in order), default=0.0)
+        return made, ROW + 4, (first, max((x + text_width(text) / 2 for x, text in order), default=0.0))
     kept = order[:: every(min(b[0] - a[0] for a, b in pairwise(order)))]
     slope = -math.degrees(SLOPE)
     made = [label(text, x + 3, frame.bottom + 14, anchor="end", rotate=slope) for x, text in kept]
     depth = 14 + max(math.sin(SLOPE) * text_width(text) for _, text in kept)
-    return made, depth, max(math.cos(SLOPE) * text_width(text) - x for x, text in kept)
+    return made, depth, (min(x - math.cos(SLOPE) * text_width(text) for x, text in kept), kept[-1][0])
 
 
 def _plot(axes: Axes, chart: LineChart, frame: Frame, *, marked: bool) -> None:
@@ -211,10 +216,10 @@ def _shift(chart: LineChart, count: int, pixel: float) -> float:
 
 
 def _hidden(chart: LineChart) -> list[bool]:
-    """Whether a later line lies on this one in at least half of its points."""
+    """Whether a later line lies on this one in nearly all of its points."""
     points = [{(x, y) for x, y in zip(line.x, line.y, strict=True) if y is not None} for line in chart.lines]
     return [
-        any(2 * len(mine & other) >= len(mine) > 0 for other in points[index + 1 :])
+        any(len(mine & other) >= 0.8 * len(mine) > 0 for other in points[index + 1 :])
         for index, mine in enumerate(points)
     ]
 

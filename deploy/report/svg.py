@@ -21,13 +21,35 @@ from hardspike.deploy.report.chart import TONES
 # Stand-ins for the variables, which no drawing uses for anything else.
 COLOURS = {name: f"#0102{index:02x}" for index, name in enumerate(("ink", "soft", "grid", "paper", *TONES), start=0x10)}
 FONT_SIZE = 11.5
-# Mean width of a letter of a wide sans-serif font; the reader's own font is not known.
-LETTER = 0.57 * FONT_SIZE
+LINE = 14.0
+# Widths of letters of a wide font (DejaVu Sans), since the reader's own is not known, as shares of the size.
+NARROW, WIDE, WIDEST = "ijlI.,:;'|!()[] tfr-", "ABCDEGHKNOQRSUVXYw%+=_→", "mMW@…–"
+LETTERS = dict.fromkeys(NARROW, 0.36) | dict.fromkeys(WIDE, 0.75) | dict.fromkeys(WIDEST, 0.97)
 
 
 def text_width(text: str) -> float:
     """Pixels that a text takes at `FONT_SIZE`, estimated high."""
-    return LETTER * len(text)
+    return FONT_SIZE * sum(LETTERS.get(letter, 0.63) for letter in text)
+
+
+def fitted(text: str, pixels: float, most: int = 1) -> list[str]:
+    """The words of a text in at most `most` lines of so many pixels; what does not fit is cut."""
+    lines: list[str] = []
+    for word in plain_text(text, 10_000).split():
+        if lines and (len(lines) == most or text_width(f"{lines[-1]} {word}") <= pixels):
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return [_cut(line, pixels) for line in lines]
+
+
+def _cut(line: str, pixels: float) -> str:
+    if text_width(line) <= pixels:
+        return line
+    kept = line
+    while len(kept) > 1 and text_width(kept) + text_width("…") > pixels:
+        kept = kept[:-1]
+    return kept.rstrip() + "…"
 
 
 def plain_text(text: str, longest: int) -> str:
@@ -57,6 +79,11 @@ def label(
     if rotate:
         element.set("transform", f"rotate({rotate:g} {x:.1f} {y:.1f})")
     return element
+
+
+def paragraph(lines: Sequence[str], x: float, y: float, *, tone: str = "soft", anchor: str = "start") -> list[Element]:
+    """Lines of text below one another. y: base line of the first."""
+    return [label(text, x, y + LINE * at, tone=tone, anchor=anchor) for at, text in enumerate(lines)]
 
 
 def box(x: float, y: float, width: float, height: float, style: str) -> Element:

@@ -24,7 +24,7 @@ COLOURS = {
     "deployed": ("#c24a00", "#f08a4b"),
     "clean": ("#0a6f4c", "#5fdcb0"),
     "noise": ("#858f9b", "#87919d"),
-    "attack": ("#741058", "#ea4fc8"),
+    "attack": ("#741058", "#ec48cc"),
     "energy": ("#a06c10", "#e3a351"),
     "first": ("#3438c4", "#7d8bfa"),
     "second": ("#b16e17", "#e9b43b"),
