@@ -45,7 +45,9 @@ def number(value: float, *, percent: bool = False) -> str:
 def ticks(low: float, high: float, count: int, *, whole: bool = False) -> list[float]:
     """Round values from low to high, at most `count` + 1 of them."""
     tolerance = 1e-9 * (high - low)
-    found = MaxNLocator(count, integer=whole, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    found = MaxNLocator(count, integer=whole, steps=[1, 2, 5, 10] if whole else [1, 2, 2.5, 5, 10]).tick_values(
+        low, high
+    )
     # 0.0 is added so that no tick is -0.
     return [float(tick) + 0.0 for tick in found if low - tolerance <= tick <= high + tolerance]
 

@@ -105,7 +105,7 @@ def _keys(chart: BarChart | Histogram, top: float, *, keyed: bool) -> tuple[list
 def _values_below(frame: Frame, title: str, marks: Sequence[tuple[float, str]]) -> list[Element]:
     """Numbers under the frame, then what they are."""
     made = [label(text, frame.across(x), frame.bottom + 16, anchor="middle") for x, text in marks]
-    left = 0 if frame.width == WIDTHS["small"] else frame.left
+    left = frame.left if text_width(title) <= frame.width - frame.left else 0.0
     return made + paragraph(fitted(title, frame.width - left), left, frame.height - 6)
 
 

@@ -76,7 +76,7 @@ def draw_pictures(chart: Pictures, *, top: float) -> tuple[float, float, list[El
     made: list[Element] = []
     y = top
     if any(chart.columns):
-        titles = [fitted(name, cell + GAP / 2, 2) for name in chart.columns]
+        titles = [fitted(name, cell + GAP / 2, 3) for name in chart.columns]
         lines = max(map(len, titles))
         for index, title in enumerate(titles):
             base = y + (lines - len(title)) * LINE + 12

@@ -212,7 +212,7 @@ def _shift(chart: LineChart, count: int, pixel: float) -> float:
     """Between whiskers at the same x, so that they can be told apart; never further than a third of the way to the next x."""
     values = sorted({x for line in chart.lines for x in line.x})
     gap = min((b - a for a, b in pairwise(values)), default=math.inf)
-    return min(5 * pixel, gap / (3 * count))
+    return min(5 * pixel, 12 * pixel / (count - 1), gap / (3 * count))
 
 
 def _hidden(chart: LineChart) -> list[bool]:
