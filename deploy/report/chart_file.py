@@ -38,7 +38,8 @@ def csv_text(chart: Chart) -> str:
     header, rows = chart.table()
     text = StringIO()
     writer = csv.writer(text)
-    for row in (header, *rows):
+    writer.writerow([plain_text(name, len(name)) for name in header])
+    for row in rows:
         writer.writerow([plain_text(cell, len(cell)) if isinstance(cell, str) else cell for cell in row])
     return text.getvalue()
 

@@ -78,7 +78,7 @@ def test_shares_of_firing_neurons_have_one_scale() -> None:
 
 
 def test_every_chart_of_a_report_can_be_a_file(tmp_path: Path) -> None:
-    for numbers in (report_example(), report_example(size=0.0), report_example(layers=("only",))):
-        for chart in charts(numbers):
+    for numbers in (report_example(size=0.0), report_example(layers=("only",))):
+        for chart in charts(numbers | {"networks": numbers["networks"][:1]}):
             paths = write_chart(tmp_path / "figures", chart)
             assert all(path.stat().st_size > 50 for path in paths)
