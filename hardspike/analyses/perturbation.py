@@ -129,7 +129,8 @@ def _means(found: dict[str, Tensor]) -> tuple[Means, dict[str, int]]:
 def _found(single: Means, change: Means, layers: dict[str, dict[str, Means]]) -> tuple[str, ...]:
     lif = [name for name in single if name.startswith("LIF") and "anew" not in name]
     parts = [f"{single[name]['mean']:.2f} ({name[5:]}; {_beside_relu(change[name])})" for name in lif]
-    first = f"Of a perturbation of norm {single[INPUT]['mean']:.2f} a ReLU leaves {single['ReLU']['mean']:.2f}, LIF neurons leave {', '.join(parts)}."
+    before, relu = single[INPUT]["mean"], single["ReLU"]["mean"]
+    first = f"Of a perturbation of norm {before:.2f} a ReLU leaves {relu:.2f}, LIF neurons leave {', '.join(parts)}."
     return (first, *(text for name, kinds in layers.items() for text in _growth(name, kinds)))
 
 

@@ -16,7 +16,8 @@ LIF = NeuronSettings(leak=0.99, reset="soft", order="fire-first", strict=True)
 
 def distances(first: Tensor, second: Tensor) -> Tensor:
     """Euclidean norm of the difference of each sample, float64 [N]."""
-    return torch.linalg.vector_norm((first.double() - second.double()).flatten(1), dim=1)
+    norm: Tensor = torch.linalg.vector_norm((first.double() - second.double()).flatten(1), dim=1)
+    return norm
 
 
 def relative_distances(clean: Tensor, changed: Tensor) -> Tensor:
