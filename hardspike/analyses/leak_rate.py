@@ -17,7 +17,7 @@ from hardspike.snn.membrane import NeuronSettings
 
 RATIOS = (1.5, 2.0, 3.0, 5.0)
 LEAKS = (*(round(0.75 + 0.01 * index, 2) for index in range(25)), 0.995, 1.0)
-STEPS = 840
+STEPS = 420
 TONES = ("first", "second", "third", "fourth")
 
 

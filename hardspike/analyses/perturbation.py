@@ -142,20 +142,30 @@ def _beside_relu(change: dict[str, float | None]) -> str:
 
 
 def _growth(name: str, kinds: dict[str, Means]) -> tuple[str, ...]:
-    defined_layers = {layer: mean["mean"] for layer, mean in kinds["attack"].items() if mean["mean"] is not None}
-    hidden = {layer: value for layer, value in defined_layers.items() if layer != INPUT and value is not None}
-    start = defined_layers.get(INPUT)
+    means = {layer: mean["mean"] for layer, mean in kinds["attack"].items()}
+    hidden = {layer: value for layer, value in means.items() if layer != INPUT and value is not None}
+    start = means[INPUT]
     if not hidden or start is None:
         return (f"{WORDS[name]}: no layer has a defined relative distance.",)
     last = list(hidden)[-1]
     highest = max(hidden, key=lambda layer: hidden[layer])
     end, noise = hidden[last], kinds["noise"][last]["mean"]
-    verb = "grows" if end > start else "shrinks"
+    verb = _direction(kinds["attack"][INPUT], kinds["attack"][last])
     control = "" if noise is None else f" (noise of the same size: {noise:.2f})"
     return (
         f"{WORDS[name]}: the relative perturbation {verb} from {start:.2f} at the input to {end:.2f} in {last}{control}; it is largest in "
         f"{highest} ({hidden[highest]:.2f}).",
     )
+
+
+def _direction(start: dict[str, float | None], end: dict[str, float | None]) -> str:
+    """By the ends of the two intervals."""
+    start_low, start_high, end_low, end_high = start["low"], start["high"], end["low"], end["high"]
+    if start_low is None or start_high is None or end_low is None or end_high is None:
+        return "goes (one image only)"
+    if end_low > start_high:
+        return "grows"
+    return "shrinks" if end_high < start_low else "does not change beyond the intervals:"
 
 
 def _single_chart(single: Means) -> BarChart:
