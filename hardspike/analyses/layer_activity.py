@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from hardspike.analyses.subject import Subject
+from hardspike.deploy.emulator import EmulatorBackend
 from hardspike.deploy.fake_quantised import FakeQuantised
 from hardspike.deploy.float_spikes import float_spikes
 from hardspike.deploy.input_coding import encode_images, quantize_images
 from hardspike.deploy.process_graph import ProcessGraph
 from hardspike.deploy.trace import Backend
 from hardspike.snn.architecture import Architecture
-from hardspike.snn.encoding import NoiseSource
 from hardspike.snn.errors import SettingsError
 from hardspike.snn.network import SpikingNetwork
 
@@ -42,8 +42,6 @@ def observers(subject: Subject) -> dict[str, Observe]:
         found["ann"] = lambda images, _: observe_ann(subject.ann, images)
     found["snn"] = lambda images, seed: observe_snn(subject.snn, images, seed)
     if subject.has_deployed:
-        from hardspike.deploy.emulator import EmulatorBackend
-
         graph = subject.graph
         found["quantised"] = lambda images, seed: observe_quantised(graph, images, seed)
         found["deployed"] = lambda images, seed: observe_deployed(graph, EmulatorBackend(), images, seed)
@@ -106,8 +104,3 @@ def sent_images(subject: Subject, images: Tensor) -> Tensor:
 def noise_of(seed: int, start: int) -> int:
     """Seed of the Poisson spikes of a batch that starts at this row: each batch its own."""
     return seed + start
-
-
-def uniform(seed: int, shape: tuple[int, ...]) -> Tensor:
-    """float64 in [0, 1)."""
-    return NoiseSource(seed).uniform(shape, torch.zeros((), dtype=torch.float64))
