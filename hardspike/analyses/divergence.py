@@ -118,7 +118,7 @@ def _found(compared: list[Compared], right: dict[str, Tensor]) -> tuple[str, ...
 def _sentence(one: Compared) -> str:
     n, same = len(one.agrees), int(one.agrees.sum())
     low, high = interval(same / n, n)
-    text = f"{one.name} give the same class to {same} of {n} images ({low:.1%} to {high:.1%})"
+    text = f"{one.name[0].upper()}{one.name[1:]} give the same class to {same} of {n} images ({low:.1%} to {high:.1%})"
     if one.has_spikes and not any(one.first_steps(layer).any() for layer in one.layers):
         return f"{text}, and every spike is the same."
     drop = largest_drop(one.correlations)

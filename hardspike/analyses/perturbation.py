@@ -153,7 +153,7 @@ def _growth(name: str, kinds: dict[str, Means]) -> tuple[str, ...]:
     verb = _direction(kinds["attack"][INPUT], kinds["attack"][last])
     control = "" if noise is None else f" (noise of the same size: {noise:.2f})"
     return (
-        f"{WORDS[name]}: the relative perturbation {verb} from {start:.2f} at the input to {end:.2f} in {last}{control}; it is largest in "
+        f"{WORDS[name][0].upper()}{WORDS[name][1:]}: the relative perturbation {verb} from {start:.2f} at the input to {end:.2f} in {last}{control}; it is largest in "
         f"{highest} ({hidden[highest]:.2f}).",
     )
 
