@@ -82,7 +82,9 @@ def rounded_half_up(images: Tensor, grid: int) -> Tensor:
     return torch.from_numpy(np.floor(images.double().numpy() * grid + 0.5) / grid).float()
 
 
-def fgsm_by_hand(model: Logits, images: Tensor, labels: Tensor, eps: float, grid: int | None, surrogate: Surrogate) -> Tensor:
+def fgsm_by_hand(
+    model: Logits, images: Tensor, labels: Tensor, eps: float, grid: int | None, surrogate: Surrogate
+) -> Tensor:
     """x + eps sign(gradient), back into the box of pixels (or grid values) within eps, pixel by pixel."""
     moving = images.clone().requires_grad_(True)
     with surrogate_gradient(surrogate, None):

@@ -4,7 +4,16 @@ import shutil
 from pathlib import Path
 
 import torch
-from swept_runs import FLOAT_ONLY, check_form, count_right, fgsm_by_hand, float_run, look, residual_rgb_run, rounded_half_up
+from swept_runs import (
+    FLOAT_ONLY,
+    check_form,
+    count_right,
+    fgsm_by_hand,
+    float_run,
+    look,
+    residual_rgb_run,
+    rounded_half_up,
+)
 
 from hardspike.analyses import transfer_matrix as module
 from hardspike.analyses.shares import Share
@@ -68,7 +77,9 @@ def test_control_networks_that_do_not_count(run: Path, tmp_path: Path) -> None:
 def test_a_residual_network_on_colour_images(tmp_path: Path) -> None:
     found = transfer_matrix(look(residual_rgb_run(tmp_path / "rgb"), 2))
     check_form(found)
-    assert found.values["networks"] == NAMES[:2] and "The run does not make: quantised SNN, deployed SNN." in found.notes
+    assert (
+        found.values["networks"] == NAMES[:2] and "The run does not make: quantised SNN, deployed SNN." in found.notes
+    )
 
 
 def test_control_of_other_data_is_left_out(tmp_path: Path) -> None:
