@@ -114,7 +114,7 @@ def energy_report(
         check_image_input(images, graph.input)
         if len(images) != len(clean):
             raise DataError(f"set '{name}': {len(images)} images for {len(clean)} clean ones; give one for each")
-        measured[name] = _measure(graph, images, profile, busiest, batch_size, progress)
+        measured[name] = image_work(graph, images, profile, busiest, batch_size, progress)
     return EnergyReport(
         profile=profile.name,
         samples=len(clean),
@@ -125,8 +125,8 @@ def energy_report(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Work:
-    """Per image: class, int64, and float64 counts over all layers and steps, energies and times."""
+class ImageWork:
+    """Per image: class, int64, and float64 counts over all layers and steps, energies (cost sets) and times (time sets)."""
 
     predicted: Tensor
     spikes: Tensor
@@ -135,14 +135,15 @@ class _Work:
     time_s: dict[str, Tensor]
 
 
-def _measure(
+def image_work(
     graph: ProcessGraph,
     images: Tensor,
     profile: Profile,
     busiest: BusiestCore | None,
     batch_size: int,
     progress: Callable[[int], None] | None,
-) -> _Work:
+) -> ImageWork:
+    """Of images (N, C, H, W) in [0, 1]. busiest: see `busiest_core`; None leaves out the times. Raises as `energy_report`."""
     backend, emulator = EmulatorBackend(batch_size), Emulator(graph)
     traces, times = [], []
     for batch in images.split(batch_size):
@@ -154,7 +155,7 @@ def _measure(
         if progress is not None:
             progress(len(batch))
     trace = join_traces(traces)
-    return _Work(
+    return ImageWork(
         predicted=trace.predicted,
         spikes=sum((counts.sum(0) for counts in trace.spikes.values()), torch.zeros(len(trace))).double(),
         operations=torch.stack([counts.sum(0) for counts in trace.synaptic_operations.values()]).sum(0).double(),
@@ -163,7 +164,7 @@ def _measure(
     )
 
 
-def _beside(name: str, work: _Work, clean: _Work) -> SetWork:
+def _beside(name: str, work: ImageWork, clean: ImageWork) -> SetWork:
     return SetWork(
         name=name,
         class_kept=float((work.predicted == clean.predicted).double().mean()),

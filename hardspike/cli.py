@@ -13,11 +13,15 @@ from typing import Any
 import tyro
 from rich.console import Console
 
+from hardspike.analyses.analyse_run import analyse_run
+from hardspike.analyses.options import AnalyseOptions
 from hardspike.attack.settings import AttackSettings, budget
 from hardspike.attack_summary import attack_summary
 from hardspike.commands import (
+    Analyse,
     Attack,
     Certify,
+    Compare,
     Convert,
     Corrupt,
     Deploy,
@@ -35,6 +39,7 @@ from hardspike.commands import (
     Train,
     Verify,
 )
+from hardspike.compare_runs import compare_runs
 from hardspike.comparison import COLUMNS, comparison, markdown, values
 from hardspike.deploy.replay import BACKENDS
 from hardspike.dry_run import dry_run
@@ -54,6 +59,7 @@ from hardspike.summary import Summary, summary
 from hardspike.sweep import jobs, run_jobs
 
 FAILED, BAD_USAGE = 1, 2
+ANALYSED_IMAGES = 200
 
 COMMANDS: dict[str, Callable[..., Output]] = {
     "run": Run,
@@ -71,6 +77,8 @@ COMMANDS: dict[str, Callable[..., Output]] = {
     "energy": Energy,
     "corrupt": Corrupt,
     "fault": Fault,
+    "analyse": Analyse,
+    "compare": Compare,
 }
 DESCRIPTION = (
     "Take an adversarially robust PyTorch classifier to Loihi-style integers, prove that the deployed network is the one "
@@ -117,6 +125,8 @@ def _execute(command: Output, console: Console) -> int:
         return 0
     if isinstance(command, Run) and command.dry_run:
         return _dry_run(command)
+    if isinstance(command, Compare):
+        return _shown(command, compare_runs(command.runs, command.out))
     folder = _folder(command)
     bars = Bars(console)
     pipeline = Pipeline(folder, Silent() if command.quiet or command.json else bars)
@@ -124,20 +134,26 @@ def _execute(command: Output, console: Console) -> int:
     with bars:
         if isinstance(command, Measurement):
             result = measure(command, folder, pipeline.progress)
+        elif isinstance(command, Analyse):
+            options = analyse_options(command, folder)
+            result = analyse_run(folder, command.name, options, pipeline.progress, redo=command.redo)
         elif isinstance(command, Replay) and command.trace is not None:
             given = command.backend is not None or command.images is not None or command.redo
             require("trace", command.trace, not given, "leave out --backend, --images and --redo")
             result = trace_run(folder, command.trace, pipeline.progress)
-            if folder.finished("report"):
-                pipeline.report()  # which shows it
         else:
             _work(command, pipeline)
             if isinstance(command, Deploy) and command.bundle is not None:
                 result = bundle_run(folder, command.bundle, command.images, pipeline.progress)
+        shown = isinstance(command, Analyse | Energy) or (isinstance(command, Replay) and command.trace is not None)
+        if shown and folder.finished("report"):
+            pipeline.report()
     if not current_group().leads:
         return 0
-    if result is None:
-        result = _result(command, folder)
+    return _shown(command, _result(command, folder) if result is None else result)
+
+
+def _shown(command: Output, result: Summary) -> int:
     out = Console()
     if command.json:
         sys.stdout.write(json.dumps(result.values, indent=2) + "\n")
@@ -205,7 +221,7 @@ def _folder(command: Output) -> RunFolder:
         return RunFolder.create(command.out / (command.name or recipe.name), recipe, update=command.update)
     if isinstance(command, Train) and command.recipe is not None:
         return RunFolder.create(command.run, read_recipe(command.recipe))
-    assert isinstance(command, Stage | Train | Measurement)
+    assert isinstance(command, Stage | Train | Measurement | Analyse)
     return RunFolder.open(command.run)
 
 
@@ -215,6 +231,20 @@ def _replay_choice(command: Output, folder: RunFolder) -> tuple[str, int]:
     if isinstance(command, Replay):
         return command.backend or own.backend, own.images if command.images is None else command.images
     return own.backend, own.images
+
+
+def analyse_options(command: Analyse, folder: RunFolder) -> AnalyseOptions:
+    """The command's, with the recipe's where it leaves them open. Raises SettingsError for values out of range."""
+    return AnalyseOptions(
+        images=min(folder.recipe.attack.images, ANALYSED_IMAGES) if command.images is None else command.images,
+        eps=None if command.eps is None else budget(command.eps),
+        seed=command.seed,
+        backend=command.backend,
+        layers=command.layers,
+        sam=command.sam,
+        gamma=command.gamma,
+        epochs=command.epochs,
+    )
 
 
 def attack_choice(command: Attack, folder: RunFolder) -> tuple[AttackSettings, str]:

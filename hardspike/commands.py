@@ -6,6 +6,7 @@ from typing import Annotated
 
 import tyro
 
+from hardspike.analyses.table import analyses_help
 from hardspike.deploy.faults import FAULT_KINDS, FaultKind
 
 RunPath = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(name="run", help="Folder of the run, e.g. runs/digits.")]
@@ -260,3 +261,46 @@ class Fault(Measurement):
     """Of the faults; each seed is another chip."""
     attack: Annotated[str, tyro.conf.arg(metavar="NAME")] = "pgd10+detached/triangular:0.5"
     """Attack on each faulty network, at the recipe's largest budget."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analyse(Output):
+    """Look into a run's networks: where they part, what they look at, how they fail. One analysis, or all of them.
+
+    Leaves numbers and pictures in RUN/analyses/NAME (SVG, CSV, JSON) and in the run's report. One that was done already on the same
+    networks with the same options is not done again.
+    """
+
+    name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME", help=analyses_help())]
+    run: RunPath
+    images: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """How many test images, from the first; 200 otherwise, or all that the recipe attacks. Costly analyses take fewer, and say so."""
+    eps: Annotated[str | None, tyro.conf.arg(metavar="EPS")] = None
+    """L-infinity budget in units of [0, 1], also as a fraction; the recipe's largest otherwise."""
+    seed: int = 0
+    """Of all random numbers."""
+    backend: Annotated[str, tyro.conf.arg(metavar="NAME")] = "emulator"
+    """What the deployed network runs on where its spikes are looked at: emulator, lava (slow) or loihi2."""
+    layers: Annotated[tuple[str, ...], tyro.conf.arg(metavar="LAYER ...")] = ()
+    """Neuron layers by name; all otherwise."""
+    sam: Annotated[str, tyro.conf.arg(metavar="paper|code")] = "paper"
+    """Spike activation map: the paper's equation, or what its published code computes."""
+    gamma: float = 0.5
+    """Of the spike activation map: how fast earlier spikes stop counting, per timestep."""
+    epochs: int = 1
+    """Of the trainings that an analysis makes (leak, timesteps); 0 for none."""
+    redo: bool = False
+    """Do it again although it was done with the same options."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare(Output):
+    """Put finished runs side by side: one table, one page, and every figure as SVG, CSV and JSON.
+
+    Differences from the first run that are larger than the 95 % intervals are marked.
+    """
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders of runs; the first is what the others are compared with."""
+    out: Path = Path("comparison")
+    """Where report.html, comparison.json and figures/ are written."""

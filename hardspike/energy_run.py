@@ -38,7 +38,8 @@ def energy_run(
                 graph, data.images, eps=eps, keep_class=keep_class, steps=steps, seed=seed, progress=progress.advance
             )
         tensors = {name.replace(", ", "-").replace(" ", "-"): images for name, images in made.items()}
-        save_tensors(folder.path / "energy" / f"eps{eps:.6g}.safetensors", tensors, {"kind": "energy attack"})
+        metadata = {"kind": "energy attack", "graph": folder.key("deploy")}
+        save_tensors(folder.energy_set(eps), tensors, metadata)
         sets = made | _accuracy_attack(folder, len(data), eps) | control_images(data.images, eps=eps, seed=seed)
         progress.begin(f"count, eps {eps:.4g}", len(data) * (len(sets) + 1))
         report = energy_report(graph, data.images, sets, profile, progress=progress.advance)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from hardspike.analyses.analyse_run import analyses_of
 from hardspike.attack.evaluation import accuracy
 from hardspike.attack.settings import AttackSettings
 from hardspike.attack_stage import attack_networks
@@ -18,6 +19,7 @@ from hardspike.convert.given_network import given_network
 from hardspike.deploy.backends import make_backend
 from hardspike.deploy.chip_report import chip_report
 from hardspike.deploy.compile import compile_network
+from hardspike.deploy.emulator import EmulatorBackend
 from hardspike.deploy.energy import NOT_PRICED
 from hardspike.deploy.graph_file import load_graph, save_graph
 from hardspike.deploy.input_coding import encode_images, quantize_images
@@ -26,11 +28,14 @@ from hardspike.deploy.netx_file import write_netx
 from hardspike.deploy.overflow import count_overflows
 from hardspike.deploy.replay import Replayed, ReplaySet, replay, replay_sets
 from hardspike.deploy.replay_file import save_replayed
+from hardspike.deploy.report.analysis import analysis_to_json
+from hardspike.deploy.report.chart_file import write_chart
+from hardspike.deploy.report.figures import charts
 from hardspike.deploy.report.numbers import NetworkResult, examples, network_numbers
-from hardspike.deploy.report.page import render_page
+from hardspike.deploy.report.page import FIGURES, render_page
 from hardspike.deploy.verify import verify_network
 from hardspike.hw_profiles.profile import load_profile
-from hardspike.results import adversarial_sets, equalities, layer_fits, measurements, replayed_sets
+from hardspike.results import adversarial_sets, energy_attacked, equalities, layer_fits, measurements, replayed_sets
 from hardspike.run_folder import RunFolder
 from hardspike.snn.atomic import read_json, write_json, write_text
 from hardspike.snn.checkpoint import load_network, save_network
@@ -251,6 +256,8 @@ class Pipeline:
         self.progress.begin("report", 2)
         numbers = self._report_numbers(networks)
         write_json(self.folder.report_json, numbers)
+        for chart in charts(numbers):
+            write_chart(self.folder.path / FIGURES, chart)
         self.progress.advance(note="report.json")
         write_text(self.folder.report_html, render_page(numbers))
         self.progress.advance(note="report.html")
@@ -258,16 +265,19 @@ class Pipeline:
     def result(self) -> NetworkResult:
         """Everything the finished stages left, for the report."""
         recipe, backend = self.folder.recipe, self.folder.recipe.replay.backend
+        ann, snn, graph = load_network(self.folder.ann), load_network(self.folder.snn), load_graph(self.folder.graph)
+        energy = energy_attacked(self.folder, self.splits().test.first(recipe.replay.images))
+        costly = [replay(one, graph, EmulatorBackend(), ann=ann, snn=snn) for one in energy]
         return NetworkResult(
             name=recipe.name,
             training=recipe.training(),
-            ann=load_network(self.folder.ann),
-            snn=load_network(self.folder.snn),
-            graph=load_graph(self.folder.graph),
+            ann=ann,
+            snn=snn,
+            graph=graph,
             fits=layer_fits(self.folder),
             equalities=equalities(self.folder),
             attacks=adversarial_sets(self.folder),
-            replayed=replayed_sets(self.folder, backend),
+            replayed=[*replayed_sets(self.folder, backend), *costly],
             backend=backend,
             seconds=self.folder.seconds(),
             measured=measurements(self.folder),
@@ -276,8 +286,10 @@ class Pipeline:
     def _report_numbers(self, networks: list[NetworkResult]) -> dict[str, Any]:
         recipe = self.folder.recipe
         costs = load_profile(recipe.report.cost_profile)
+        analyses = list(analyses_of(self.folder))
         return {
             "run": recipe.name,
+            "run_path": str(self.folder.path),
             "written": time.strftime("%Y-%m-%d %H:%M"),
             "environment": read_json(self.folder.path / "environment.json", "the run's environment"),
             "recipe": recipe.to_toml(),
@@ -290,6 +302,12 @@ class Pipeline:
                 "not_priced": NOT_PRICED,
             },
             "placement": self._placement(networks[0]),
+            "analyses": [
+                {"analysis": analysis_to_json(kept.analysis), "commit": kept.commit}
+                for kept in analyses
+                if kept.current
+            ],
+            "stale_analyses": [kept.analysis.name for kept in analyses if not kept.current],
         }
 
     def _placement(self, network: NetworkResult) -> dict[str, Any]:

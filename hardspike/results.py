@@ -8,10 +8,12 @@ from hardspike.attack.settings import AttackSettings
 from hardspike.deploy.bundle import file_sha256
 from hardspike.deploy.compare import Equality
 from hardspike.deploy.layer_scale import LayerFit
-from hardspike.deploy.replay import Replayed
+from hardspike.deploy.replay import Replayed, ReplaySet, SetOrigin
 from hardspike.deploy.replay_file import load_replayed
 from hardspike.run_folder import RunFolder
 from hardspike.snn.atomic import read_json
+from hardspike.snn.checkpoint import load_tensors
+from hardspike.snn.data import ImageSet
 
 
 def layer_fits(folder: RunFolder) -> list[LayerFit]:
@@ -42,6 +44,21 @@ def replayed_sets(folder: RunFolder, label: str) -> list[Replayed]:
     targets = ["", *settings.targets]
     wanted = [one for one in wanted if one.origin.made_on in targets]
     return sorted(wanted, key=lambda r: (r.origin.eps, kinds.index(r.origin.kind), targets.index(r.origin.made_on)))
+
+
+def energy_attacked(folder: RunFolder, clean: ImageSet) -> list[ReplaySet]:
+    """Of `hardspike energy` on the network as it is deployed now, the class kept, at the recipe's budgets; the first of `clean`."""
+    sets = []
+    for eps in folder.recipe.attack.eps:
+        path = folder.energy_set(eps)
+        if not path.is_file():
+            continue
+        tensors, metadata = load_tensors(path, "energy attack")
+        if metadata.get("graph") == folder.key("deploy"):
+            images = tensors["energy-attack-class-kept"][: len(clean)]
+            origin = SetOrigin(name=f"energy attack eps {eps:g}", kind="energy", eps=eps, made_on="deployed")
+            sets.append(ReplaySet(origin=origin, images=images, clean=clean.first(len(images))))
+    return sets
 
 
 def measurements(folder: RunFolder) -> list[dict[str, Any]]:

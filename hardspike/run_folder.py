@@ -64,6 +64,10 @@ class RunFolder:
         """label: of an evaluation other than the recipe's own."""
         return self.attacks / label / f"{target}-eps{eps:g}.safetensors"
 
+    def energy_set(self, eps: float) -> Path:
+        """Images of `hardspike energy` at one budget."""
+        return self.path / "energy" / f"eps{eps:.6g}.safetensors"
+
     def replay_label(self, backend: str, images: int) -> str:
         """The recipe's own replay is kept by backend; any other names its images too, and never replaces it."""
         own = self.recipe.replay
@@ -118,7 +122,7 @@ class RunFolder:
             "key": self.key(stage),
             "seconds": round(seconds, 2),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "commit": _commit(),
+            "commit": commit(),
         }
         write_json(self.path / "stages.json", self._records() | {stage: record})
 
@@ -192,14 +196,14 @@ def environment(recipe: Recipe) -> dict[str, Any]:
         "machine": platform.machine(),
         "system": platform.system(),
         "versions": versions,
-        "commit": _commit(),
+        "commit": commit(),
         "threads": recipe.threads,
         "seed": recipe.network.seed,
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The commit of the source tree hardspike runs from, with '+' where it has changes; None outside a checkout."""
     root = Path(__file__).resolve().parents[1]
     if not (root / "pyproject.toml").is_file():  # installed: the folder above is not our checkout

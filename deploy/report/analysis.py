@@ -1,9 +1,12 @@
 """The result of one analysis: what was asked, what was found, on what, and the charts that show it."""
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import dataclass, field, fields
 from typing import Any
 
-from hardspike.deploy.report.chart import Chart
+from hardspike.deploy.report.chart import Chart, to_json
+from hardspike.deploy.report.chart_file import from_json
+from hardspike.snn.errors import FileError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,3 +25,28 @@ class Analysis:
     charts: tuple[Chart, ...]
     notes: tuple[str, ...] = ()
     values: dict[str, Any] = field(default_factory=dict)
+
+
+def analysis_to_json(made: Analysis) -> dict[str, Any]:
+    """As a file gives it back: lists in place of tuples. Raises ValueError for NaN and infinity."""
+    plain = {field.name: getattr(made, field.name) for field in fields(made)}
+    text = json.dumps(plain | {"charts": [to_json(chart) for chart in made.charts]}, allow_nan=False)
+    return dict(json.loads(text))
+
+
+def analysis_from_json(values: Any, place: str) -> Analysis:
+    """place: the file, for errors. Raises FileError for anything that `analysis_to_json` does not make."""
+    if not isinstance(values, dict) or set(values) != {field.name for field in fields(Analysis)}:
+        raise FileError(f"{place}: not an analysis; run hardspike analyse again")
+    texts = [values["name"], values["title"], values["question"], *values["found"], *values["notes"]]
+    conditions = values["conditions"]
+    if not all(isinstance(text, str) for text in texts) or not isinstance(conditions, dict):
+        raise FileError(f"{place}: not an analysis; run hardspike analyse again")
+    return Analysis(
+        **values
+        | {
+            "found": tuple(values["found"]),
+            "notes": tuple(values["notes"]),
+            "charts": tuple(from_json(chart) for chart in values["charts"]),
+        }
+    )

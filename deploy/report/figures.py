@@ -98,10 +98,11 @@ def network_charts(network: Numbers, prefix: str) -> NetworkCharts:
 
 
 def chosen_sets(replay: Sequence[Numbers]) -> dict[str, Numbers]:
-    """Clean images, and at the largest eps noise and the attack on the deployed network (on another one where that is missing)."""
+    """Clean images, and at the largest eps noise, the attack on the deployed network (on another one where that is missing), and
+    where the run has one the energy attack."""
     chosen = {"clean": next(one for one in replay if one["kind"] == "clean")}
     largest = max(one["eps"] for one in replay)
-    for kind in ("noise", "attack"):
+    for kind in ("noise", "attack", "energy"):
         found = [one for one in replay if one["kind"] == kind and one["eps"] == largest]
         if found:
             chosen[kind] = next((one for one in found if one["made_on"] == "deployed"), found[-1])
@@ -121,7 +122,8 @@ def energy_span(joule: Numbers) -> tuple[float, float]:
 def _set_name(one: Numbers) -> str:
     """What the images of a replayed set are: `attack on deployed, eps 0.1`."""
     made_on = FORMS.get(one["made_on"], one["made_on"])
-    name = {"clean": "clean", "noise": "random noise", "attack": f"attack on {made_on}"}[one["kind"]]
+    names = {"clean": "clean", "noise": "random noise", "attack": f"attack on {made_on}", "energy": "energy attack"}
+    name = names[one["kind"]]
     return f"{name}, eps {one['eps']:g}" if one["eps"] else name
 
 

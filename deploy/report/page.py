@@ -6,11 +6,12 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from hardspike.attack.members import STEP_RATIO, parse_member, split_name
-from hardspike.deploy.report.draw import draw
+from hardspike.deploy.report.analysis import analysis_from_json
+from hardspike.deploy.report.drawn import Drawn, drawn, shown_analysis
 from hardspike.deploy.report.figures import (
     FORMS,
     accuracy_chart,
@@ -19,14 +20,15 @@ from hardspike.deploy.report.figures import (
     energy_unit,
     network_charts,
 )
-from hardspike.deploy.report.measured import measured_runs, measured_status, section_title
+from hardspike.deploy.report.measured import measured_runs, section_title
 from hardspike.deploy.report.png import difference_uri, image_uri
+from hardspike.deploy.report.statuses import SHIPPED, proof_rows, statuses
+from hardspike.deploy.report.texts import DASH, change, count, energy, interval, percent, small
+from hardspike.deploy.report.theme import MONO, SANS, css_variables
 from hardspike.deploy.si_prefix import si, si_range
 
 Numbers = dict[str, Any]
-DASH = "–"
-SHIPPED = "lava-dl"
-SPACE = "\N{NO-BREAK SPACE}"
+FIGURES = "figures"  # beside the page, with every chart as SVG, CSV and JSON
 # What each numbered equality shows (design, section 3); the sixth is a distance, not an equality.
 EQUALITIES = {
     "1": (
@@ -77,15 +79,6 @@ BINDING = {
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
-    """One line under the headline. kind: good, note, warn or bad; word: the same in text, for those who see no colour."""
-
-    kind: str
-    word: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
 class Example:
     """One image with its twin, as data URIs."""
 
@@ -117,9 +110,9 @@ class View:
     unit: tuple[str, float]
     exact: list[Numbers]
     close: list[Numbers]
-    activity_figures: dict[str, Markup]
-    time_figures: list[Markup]
-    energy_figure: Markup
+    activity_figures: dict[str, Drawn]
+    time_figures: list[Drawn]
+    energy_figure: Drawn
 
 
 def render_page(numbers: Numbers) -> str:
@@ -127,30 +120,39 @@ def render_page(numbers: Numbers) -> str:
     rows = proof_rows(numbers["networks"])
     views = [_view(network, f"n{index}") for index, network in enumerate(numbers["networks"])]
     measured = measured_runs(numbers["networks"])
-    return _template().render(
-        numbers=numbers,
-        views=views,
-        main=views[0],
-        controls=views[1:],
-        control_phrases=[_control_phrase(views[0].numbers, view.numbers) for view in views[1:]],
-        statuses=statuses(numbers),
-        measured=measured,
-        measured_title=section_title(measured),
-        figure=draw(accuracy_chart(numbers["networks"])),
-        examples=[_example(example) for example in numbers["examples"]],
-        shipped=[row for network, row in rows if network == SHIPPED],
-        missing=sorted(set(EQUALITIES) - {row["name"][:1] for _, row in rows}),
-        bare_surrogate=repr(parse_member("fgsm").surrogate),
-        step_ratio=STEP_RATIO,
-        check_names=list(dict.fromkeys(name for view in views for name in view.checks)),
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            numbers=numbers,
+            views=views,
+            main=views[0],
+            controls=views[1:],
+            control_phrases=[_control_phrase(views[0].numbers, view.numbers) for view in views[1:]],
+            statuses=statuses(numbers),
+            measured=measured,
+            measured_title=section_title(measured),
+            figure=drawn(accuracy_chart(numbers["networks"]), FIGURES),
+            examples=[_example(example) for example in numbers["examples"]],
+            shipped=[row for network, row in rows if network == SHIPPED],
+            missing=sorted(set(EQUALITIES) - {row["name"][:1] for _, row in rows}),
+            bare_surrogate=repr(parse_member("fgsm").surrogate),
+            step_ratio=STEP_RATIO,
+            analyses=[
+                shown_analysis(analysis_from_json(one["analysis"], "report.json"), one["commit"])
+                for one in numbers["analyses"]
+            ],
+            check_names=list(dict.fromkeys(name for view in views for name in view.checks)),
+        )
     )
 
 
 @cache
-def _template() -> Template:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.loader = FunctionLoader(lambda name: (files(__package__) / "templates" / name).read_text("utf-8"))
-    environment.filters |= {
+def environment() -> Environment:
+    """For the templates of this folder: everything is escaped, and a name that does not exist is an error."""
+    made = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.loader = FunctionLoader(lambda name: (files(__package__) / "templates" / name).read_text("utf-8"))
+    made.filters |= {
         "percent": percent,
         "interval": interval,
         "count": count,
@@ -160,133 +162,11 @@ def _template() -> Template:
         "si": si,
         "si_range": si_range,
     }
-    environment.globals |= {"FORMS": FORMS, "EQUALITIES": EQUALITIES, "CHECKS": CHECKS, "BINDING": BINDING}
-    environment.globals |= {"DASH": DASH, "change": change}
-    return environment.get_template("report.html.j2")
-
-
-def percent(share: Numbers | float) -> str:
-    """A share as `98.9 %`; a proportion of report.json or a number in [0, 1]."""
-    value = share["value"] if isinstance(share, dict) else share
-    return f"{100 * value:.1f}{SPACE}%"
-
-
-def interval(share: Numbers) -> str:
-    return f"{100 * share['low']:.1f}{DASH}{100 * share['high']:.1f}"
-
-
-def count(value: float) -> str:
-    """Whole numbers and large means without decimals, small means with three digits."""
-    return f"{value:,.0f}" if value == int(value) or abs(value) >= 100 else f"{value:.3g}"
-
-
-def small(share: float) -> str:
-    """A small share in per cent, two digits: `0.39 %`."""
-    return f"{100 * share:.2g}{SPACE}%"
-
-
-def energy(joule: float, unit: tuple[str, float]) -> str:
-    """Three digits in the table's unit, without the unit."""
-    value = joule / unit[1]
-    return "0" if value == 0 else f"{value:,.0f}" if abs(value) >= 100 else f"{value:#.3g}"
-
-
-def change(value: float, base: float) -> str:
-    """Relative change with its sign; a dash where the base is zero."""
-    return DASH if base == 0 else _signed(100 * (value / base - 1)) + f"{SPACE}%"
-
-
-def _points(first: Numbers, second: Numbers) -> str:
-    """first - second in percentage points, with its sign."""
-    return _signed(100 * (first["value"] - second["value"]))
-
-
-def statuses(numbers: Numbers) -> list[Status]:
-    """Whether the proof holds, where Lava stands, masking, closeness to the float network, and what it ran on."""
-    rows = proof_rows(numbers["networks"])
-    return [
-        _proof_status(rows),
-        _lava_status(rows),
-        _masking_status(numbers["networks"]),
-        _closeness_status(numbers["networks"][0]),
-        _backend_status(numbers["networks"][0]),
-        *_measured_status(numbers["networks"][0]),
-    ]
-
-
-def proof_rows(networks: Sequence[Numbers]) -> list[tuple[str, Numbers]]:
-    """All rows that must be equal, with the network's name; equality 5 is about lava-dl's networks, so it counts once."""
-    rows: list[tuple[str, Numbers]] = []
-    for network in networks:
-        for row in network["equalities"]:
-            entry = (SHIPPED if row["name"].startswith("5") else network["name"], row)
-            if row["exact"] and (entry[0] != SHIPPED or entry not in rows):
-                rows.append(entry)
-    return rows
-
-
-def _proof_status(rows: Sequence[tuple[str, Numbers]]) -> Status:
-    differing = [f"{network}: {row['name']} ({row['differing']:,} values)" for network, row in rows if row["differing"]]
-    if differing:
-        return Status("bad", "fails", f"{len(differing)} of {len(rows)} comparisons differ: {'; '.join(differing)}.")
-    done = [row["compared"] for _, row in rows if row["compared"]]
-    if not done:
-        return Status("warn", "open", "No equality could be checked.")
-    values = f"{sum(done):,} values, none differs"
-    if len(done) == len(rows):
-        return Status("good", "holds", f"All {len(done)} comparisons of the proof hold: {values}.")
-    text = f"All {len(done)} comparisons of the proof that could be made hold: {values}. {len(rows) - len(done)} could not."
-    return Status("good", "holds", text)
-
-
-def _lava_status(rows: Sequence[tuple[str, Numbers]]) -> Status:
-    reasons = list(dict.fromkeys(row["reason"] for network, row in rows if row["reason"] and network != SHIPPED))
-    if reasons:
-        names = list(dict.fromkeys(row["name"] for _, row in rows if row["reason"] in reasons))
-        return Status("warn", "open", f"Not compared here: {', '.join(names)}. Reason: {'; '.join(reasons)}.")
-    about = [row for _, row in rows if "Lava" in row["name"] and row["compared"]]
-    if not about:
-        return Status("note", "note", "Nothing was compared with Lava in this run.")
-    if any(row["differing"] for row in about):
-        return Status("bad", "fails", "The emulator and Lava do not agree; see the proof.")
-    total = sum(row["compared"] for row in about)
-    text = f"Lava's fixed-point simulation of the chip agrees with the emulator in all {total:,} spikes and outputs."
-    return Status("good", "holds", text)
-
-
-def _masking_status(networks: Sequence[Numbers]) -> Status:
-    fired = [f"{n['name']}: {check['name']}" for n in networks for check in n["checks"] if check["fired"]]
-    total = sum(len(network["checks"]) for network in networks)
-    if fired:
-        text = f"{len(fired)} of {total} checks for gradient masking fired ({'; '.join(fired)})."
-        return Status("warn", "suspect", f"{text} Read the robust accuracies as upper bounds.")
-    if not total:
-        return Status("warn", "open", "Gradient masking was not checked: the deployed network was not attacked itself.")
-    return Status("good", "clear", f"None of {total} checks for gradient masking fired.")
-
-
-def _closeness_status(network: Numbers) -> Status:
-    clean = network["clean"]
-    text = f"Deployment changed clean accuracy by {_points(clean['deployed'], clean['snn'])} points against the float spiking "
-    return Status(
-        "note", "note", f"{text}network; the two agree on {percent(network['agreement'])} of the clean images."
-    )
-
-
-def _backend_status(network: Numbers) -> Status:
-    simulators = {"emulator": "hardspike's integer emulator", "lava": "Lava's simulator"}
-    where = simulators.get(network["backend"])
-    text = f"Replayed on backend {network['backend']}."
-    if where:
-        text = f"Results come from {where}, in software."
-    if measured_status(network) is None:
-        text += " No chip was used, and no power was measured." if where else " No power was measured."
-    return Status("note", "note", text)
-
-
-def _measured_status(network: Numbers) -> list[Status]:
-    found = measured_status(network)
-    return [] if found is None else [Status(found[0], {"good": "holds", "bad": "fails"}[found[0]], found[1])]
+    made.globals |= {"FORMS": FORMS, "EQUALITIES": EQUALITIES, "CHECKS": CHECKS, "BINDING": BINDING}
+    made.globals |= {"DASH": DASH, "change": change}
+    made.globals |= {"LIGHT": Markup(css_variables(dark=False)), "DARK": Markup(css_variables(dark=True))}
+    made.globals |= {"SANS": Markup(SANS), "MONO": Markup(MONO)}
+    return made
 
 
 def _view(network: Numbers, prefix: str) -> View:
@@ -305,9 +185,9 @@ def _view(network: Numbers, prefix: str) -> View:
         exact=[row for name, row in proof_rows([network]) if name != SHIPPED],
         close=[row for row in network["equalities"] if not row["exact"]],
         # The page has the names of the inputs above these figures.
-        activity_figures={title: draw(chart, keyed=False) for title, chart in charts.activity.items()},
-        time_figures=[draw(chart, keyed=False) for chart in charts.times],
-        energy_figure=draw(charts.energy, keyed=False),
+        activity_figures={title: drawn(chart, FIGURES, keyed=False) for title, chart in charts.activity.items()},
+        time_figures=[drawn(chart, FIGURES, keyed=False) for chart in charts.times],
+        energy_figure=drawn(charts.energy, FIGURES, keyed=False),
     )
 
 
@@ -379,8 +259,3 @@ def _example(example: Numbers) -> Example:
 
 def _first_matching(name: str, texts: dict[str, str]) -> str:
     return next((text for start, text in texts.items() if name.startswith(start)), "")
-
-
-def _signed(value: float) -> str:
-    text = f"{value:+.1f}"
-    return ("0.0" if text in ("+0.0", "-0.0") else text).replace("-", "\N{MINUS SIGN}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from hardspike.analyses.coding import coding
 from hardspike.analyses.divergence import divergence
 from hardspike.analyses.encoder import encoder
+from hardspike.analyses.energy import energy_costs
 from hardspike.analyses.eps_curve import eps_curve
 from hardspike.analyses.heatmaps import heatmaps
 from hardspike.analyses.leak_rate import leak_rate
@@ -50,6 +51,12 @@ ANALYSES: dict[str, Entry] = {
     "coding": Entry(
         make=coding, summary="spikes per image, by kind of image, layer, class and step", reads=("eps", "backend")
     ),
+    "energy": Entry(
+        make=energy_costs,
+        summary="cost over images: clean, noise, attacked, energy-attacked",
+        needs=("deploy",),
+        reads=("eps",),
+    ),
     "timesteps": Entry(
         make=timestep_sweep, summary="timesteps x input bits, clean and attacked", reads=("eps", "epochs")
     ),
@@ -60,3 +67,8 @@ ANALYSES: dict[str, Entry] = {
         make=perturbation, summary="what neurons and layers leave of a perturbation", reads=("eps", "backend")
     ),
 }
+
+
+def analyses_help() -> str:
+    """What there is, for the command's help."""
+    return "Which: all, or one of " + "; ".join(f"{name} ({entry.summary})" for name, entry in ANALYSES.items()) + "."

@@ -18,6 +18,9 @@ from typing import Any
 
 from placement_example import placement_example
 
+from hardspike.deploy.report.analysis import Analysis, analysis_to_json
+from hardspike.deploy.report.chart import BarChart, Bars, Line, LineChart
+
 FORMS = ("ann", "snn", "deployed")
 STEPS = 4
 SETS = ("davies2018", "sanafe")
@@ -195,6 +198,7 @@ def report_example(**main: Any) -> dict[str, Any]:
     events = ("synaptic_operation", "synaptic_operation_convolution", "neuron_update_active", "neuron_update_idle")
     return {
         "run": "tiny",
+        "run_path": "runs/tiny",
         "written": "2026-01-02 03:04",
         "environment": {
             "python": "3.10.13",
@@ -221,7 +225,27 @@ def report_example(**main: Any) -> dict[str, Any]:
             "not_priced": ("messages between cores", "static power"),
         },
         "placement": placement_example(main.get("layers", ("spike1", "spike2", "dense3"))),
+        "analyses": [{"analysis": analysis_to_json(analysis_example()), "commit": "0123456789ab"}],
+        "stale_analyses": [],
     }
+
+
+def analysis_example(text: str = "found", name: str = "eps") -> Analysis:
+    """A line chart and a bar chart, with `text` in every text that a file could hold."""
+    line = Line(name=text, tone="deployed", x=(0.0, 0.1), y=(1.0, 0.5))
+    bars = Bars(name=text, tone="clean", values=(1.0,))
+    told = {"title": f"A chart made up for this page, of {text}", "caption": text}
+    lines = LineChart(name=f"{name}-curve", x_label=text, y_label=text, lines=(line,), **told)
+    other = BarChart(name=f"{name}-bars", label=text, categories=(text,), bars=(bars,), **told)
+    return Analysis(
+        name=name,
+        title=f"Analysis {text}",
+        question=text,
+        found=(text,),
+        conditions={"n": 3, text: text},
+        charts=(lines, other),
+        notes=(text,),
+    )
 
 
 class Page(HTMLParser):
@@ -378,6 +402,23 @@ class Browser:
         self.call("Page.navigate", url=url)
         while not self.found("Page.loadEventFired"):
             self.events.append(self._receive())
+
+    def complaints(self, path: Path) -> list[str]:
+        """Of a page, on a desk and on a phone, with and without scripts: requests, console messages, sideways scrolling, images
+        without a text in their place."""
+        wrong = []
+        for width, without_scripts in ((1280, False), (390, False), (390, True)):
+            self.call("Emulation.setScriptExecutionDisabled", value=without_scripts)
+            self.open(path.as_uri(), width)
+            asked = {params["request"]["url"] for params in self.found("Network.requestWillBeSent")}
+            wrong += [f"asks for {url}" for url in asked if not url.startswith("data:") and url != path.as_uri()]
+            told = self.found("Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown")
+            wrong += [f"says {message}" for message in told]
+            if self.evaluate("document.documentElement.scrollWidth") > width:
+                wrong.append(f"is wider than {width} pixels")
+            bare = "img:not([alt]), svg:not([aria-hidden]):not([aria-label])"
+            wrong += ["has an image without text"] * self.evaluate(f"document.querySelectorAll('{bare}').length")
+        return wrong
 
     def found(self, *methods: str) -> list[dict[str, Any]]:
         return [event["params"] for event in self.events if event.get("method") in methods]

@@ -1,8 +1,9 @@
 """The report's page: it shows the numbers it was given, says what is missing, and is one valid file that fetches nothing."""
 
+import base64
 import copy
+import json
 import re
-import shutil
 from collections.abc import Callable
 from functools import cache
 from itertools import pairwise
@@ -11,10 +12,12 @@ from typing import Any
 
 import matplotlib
 import pytest
-from report_example import FORMS, Browser, Page, contrast, example, read_png, report_example
+from report_example import FORMS, Browser, Page, analysis_example, contrast, example, read_png, report_example
 
-from hardspike.deploy.report.page import Status, render_page, statuses
+from hardspike.deploy.report.analysis import analysis_to_json
+from hardspike.deploy.report.page import render_page
 from hardspike.deploy.report.png import difference_uri, image_uri
+from hardspike.deploy.report.statuses import Status, statuses
 from hardspike.deploy.report.svg import COLOURS
 
 HOSTILE = "<script>alert('x')</script>\"><img src=http://x.example/a onerror=alert(1)> $\\frac$ & {{ 7 * 6 }}"
@@ -75,6 +78,28 @@ def test_tables_about_attacks_say_eps_steps_surrogates_n_and_seed() -> None:
         assert "pgd20/{triangular:1; straight-through}" in caption or "pgd20 × 2 surrogates" in caption
     after = next(rows for caption, rows in shown.tables.items() if caption.startswith("control, eps 0.1"))
     assert after[2] == ["pgd20/triangular:1", *[percent(0.71 - 0.1 - 0.013)] * 3]
+
+
+def test_analyses_are_shown_with_what_they_depend_on_and_their_files() -> None:
+    numbers, shown = page()
+    text = " ".join(shown.text.split())
+    assert "Analysis found" in text and "n 3 · found found · commit 0123456789ab" in text
+    links = [one for one in shown.all("a") if one.get("download", "").startswith("eps-curve")]
+    assert [one["download"] for one in links] == ["eps-curve.csv", "eps-curve.json", "eps-curve.svg"]
+    kinds, data = zip(*(one["href"].removeprefix("data:").split(";base64,") for one in links), strict=True)
+    assert kinds == ("text/csv", "application/json", "image/svg+xml")
+    csv, chart, svg = (base64.b64decode(one).decode() for one in data)
+    assert (
+        csv.splitlines()[1] == "found,0.0,1.0,,"
+        and json.loads(chart) == numbers["analyses"][0]["analysis"]["charts"][0]
+    )
+    assert svg.startswith(("<svg", "<?xml")) and "prefers-color-scheme" in svg
+
+    def none(numbers: dict[str, Any]) -> None:
+        numbers |= {"analyses": [], "stale_analyses": []}
+
+    assert "what the analyses found" not in changed(none).text
+    assert "changed since: leak." in changed(lambda numbers: numbers.update(stale_analyses=["leak"])).text
 
 
 def test_replay_fit_and_seconds_are_those_of_the_numbers() -> None:
@@ -276,6 +301,8 @@ def test_hostile_text_is_shown_as_text() -> None:
         numbers[key] = HOSTILE
     numbers["environment"] |= {"command": HOSTILE, "versions": {HOSTILE: HOSTILE}}
     numbers["energy"] |= {"not_priced": [HOSTILE], "chip": HOSTILE}
+    numbers["analyses"] = [{"analysis": analysis_to_json(analysis_example(HOSTILE)), "commit": HOSTILE}]
+    numbers["stale_analyses"] = [HOSTILE]
     for key in ("unit", "source", "trust", "kind", "bound"):
         numbers["energy"]["sets"]["sanafe"]["neuron_update_idle"][key] = HOSTILE
     for one in numbers["examples"]:
@@ -388,21 +415,8 @@ def test_colours_are_legible_in_light_and_dark() -> None:
 
 
 @pytest.mark.browser
-def test_a_browser_shows_it_without_a_request_a_complaint_or_overflow(tmp_path: Path) -> None:
-    executable = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if executable is None:
-        pytest.skip("no chromium or google-chrome on this machine")
+def test_a_browser_shows_it_without_a_request_a_complaint_or_overflow(browser: Browser, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     path.write_text(render_page(report_example()), encoding="utf-8")
-    browser = Browser(executable, tmp_path / "profile")
-    try:
-        browser.connect()
-        for width in (1280, 390):
-            browser.open(path.as_uri(), width)
-            assert browser.evaluate("document.documentElement.scrollWidth") <= width
-            asked = {params["request"]["url"] for params in browser.found("Network.requestWillBeSent")}
-            assert {url for url in asked if not url.startswith("data:")} == {path.as_uri()}
-            assert browser.found("Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown") == []
-        assert browser.evaluate("document.querySelectorAll('svg.figure').length") > 8
-    finally:
-        browser.close()
+    assert browser.complaints(path) == []
+    assert browser.evaluate("document.querySelectorAll('svg.figure').length") > 8
