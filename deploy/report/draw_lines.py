@@ -66,7 +66,7 @@ def _arranged(chart: LineChart, keys: Sequence[Key], top: float, *, right: float
         around += paragraph(lines, 0, above + 0.65 * ROW)
         above += ROW + LINE * (len(lines) - 1)
     x_range, (y_low, y_high) = _x_range(chart), _y_range(chart)
-    y_ticks = ticks(unit * y_low, unit * y_high, 3 if chart.width == "small" else 5)
+    y_ticks = ticks(unit * y_low, unit * y_high, 4 if chart.width == "small" else 5)
     y_texts = [number(tick / unit, percent=chart.percent) for tick in y_ticks]
     frame = Frame(
         width=width,
@@ -181,7 +181,8 @@ def _plot(axes: Axes, chart: LineChart, frame: Frame, *, marked: bool) -> None:
     unit, pixel = _unit(chart), (frame.x[1] - frame.x[0]) / (frame.right - frame.left)
     whiskers = [line for line in chart.lines if line.low and len(line.x) <= MOST_WHISKERS]
     shift = 0.0 if chart.x_log or len(whiskers) < 2 else _shift(chart, len(whiskers), pixel)
-    hidden = _hidden(chart)
+    # Lines that are set apart do not hide each other.
+    hidden = [False] * len(chart.lines) if shift else _hidden(chart, frame)
     for index, line in enumerate(chart.lines):
         colour = COLOURS[line.tone]
         x = list(line.x)
@@ -215,13 +216,18 @@ def _shift(chart: LineChart, count: int, pixel: float) -> float:
     return min(5 * pixel, 12 * pixel / (count - 1), gap / (3 * count))
 
 
-def _hidden(chart: LineChart) -> list[bool]:
-    """Whether a later line lies on this one in nearly all of its points."""
-    points = [{(x, y) for x, y in zip(line.x, line.y, strict=True) if y is not None} for line in chart.lines]
-    return [
-        any(len(mine & other) >= 0.8 * len(mine) > 0 for other in points[index + 1 :])
-        for index, mine in enumerate(points)
+def _hidden(chart: LineChart, frame: Frame) -> list[bool]:
+    """Whether a later line lies on this one, within the width of a line, in nearly all of its points."""
+    lines = [
+        {x: frame.down(_unit(chart) * y) for x, y in zip(line.x, line.y, strict=True) if y is not None}
+        for line in chart.lines
     ]
+    return [any(_covers(later, line) for later in lines[index + 1 :]) for index, line in enumerate(lines)]
+
+
+def _covers(later: dict[float, float], line: dict[float, float]) -> bool:
+    near = sum(abs(later.get(x, math.inf) - y) < 2 for x, y in line.items())
+    return near >= 0.8 * len(line) > 0
 
 
 def _alone(y: Sequence[Value], index: int) -> bool:

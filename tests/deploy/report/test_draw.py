@@ -245,6 +245,7 @@ def test_of_lines_that_coincide_the_lower_one_is_wider() -> None:
         return [re.findall(r"stroke-width: ([\d.]+)", style)[0] for style in styles]
 
     assert widths(2) == ["4.5", "1.7"]
+    assert widths(2.02) == ["4.5", "1.7"]  # a pixel apart
     assert widths(3) == ["1.7", "1.7"]
 
 
