@@ -163,6 +163,9 @@ def test_cells_show_and_shade_their_values() -> None:
     assert "fill: none" in cells[2]
     shade = [float(re.findall(r"fill-opacity: ([\d.]+)", cells[at])[0]) for at in (0, 3, 1)]
     assert shade == pytest.approx([0.04 + 0.51 * share for share in (0.125, 0.25, 0.5)], abs=0.001)
+    for darkest in (0.5, None):  # None: the largest value has the full shade
+        cells = [e.get("style", "") for e in drawn(replace(matrix(), darkest=darkest)).iter("rect")]
+        assert "fill-opacity: 0.550" in cells[1] and "fill-opacity: 0.295" in cells[3]
     signed = drawn(replace(matrix(), values=((-1.0, 0.5), (-0.0, 1.0)), percent=False))
     styles = [e.get("style", "") for e in signed.iter("rect")][:4]
     assert ["deployed" in style for style in styles] == [True, False, False, False]
