@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 from explained_runs import TWO_LAYERS, checked, own_run, subject_of, without_deployment
+from needs_lava import needs_lava
 from settled_networks import settled
 from small_networks import ARCHITECTURES
 from torch.nn import functional as F
 
 from hardspike.analyses.activation_maps import spike_activation
+from hardspike.analyses.explanations import DEPLOYED_SAM, explain
 from hardspike.analyses.stacked_images import (
     confidences,
     half_masses,
@@ -22,6 +24,7 @@ from hardspike.analyses.stacked_images import (
     stacked,
     taller,
 )
+from hardspike.analyses.subject import Subject
 from hardspike.analyses.suppression import suppression
 from hardspike.deploy.emulator import EmulatorBackend
 from hardspike.deploy.input_coding import encode_images
@@ -233,3 +236,21 @@ def test_without_deployment(run: Path) -> None:
     subject.test = ImageSet(subject.test.pixels, subject.test.labels, 10)
     assert set(checked(suppression(subject)).values["shares"]) == {"snn"}
     assert isinstance(subject.snn, SpikingNetwork)
+
+
+@needs_lava
+def test_lava_gives_the_same_maps_and_confidences(run: Path) -> None:
+    explained = {name: _on(run, name) for name in ("emulator", "lava")}
+    data = explained["lava"].test
+    first, second = (
+        explain(one, DEPLOYED_SAM, data.images, data.labels, ("spike1", "spike2")) for one in explained.values()
+    )
+    assert torch.equal(first.predicted, second.predicted)
+    assert all(torch.equal(first.maps[name], second.maps[name]) and first.maps[name].any() for name in first.maps)
+    shares = [suppression(one) for one in explained.values()]
+    assert shares[0].values == shares[1].values and shares[0].charts == shares[1].charts
+    assert [one.conditions["backend"] for one in shares] == ["emulator", "lava"]
+
+
+def _on(run: Path, backend: str) -> Subject:
+    return subject_of(run, images=2, backend=backend)
