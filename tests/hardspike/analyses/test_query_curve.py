@@ -13,6 +13,7 @@ from hardspike.attack.evaluation import member_seed
 from hardspike.attack.problem import Problem, SampleDraws
 from hardspike.attack.square import square
 from hardspike.run_folder import RunFolder
+from hardspike.snn.data import ImageSet
 
 
 def test_the_curve_starts_at_clean_accuracy_and_ends_at_all_queries() -> None:
@@ -67,6 +68,20 @@ def test_the_share_of_samples_does_not_depend_on_the_batch(run: Path, monkeypatc
     whole = queries_used(subject.logits("snn"), subject.test, eps=0.5, queries=8, seed=1)
     monkeypatch.setattr(module, "BATCH", 2)
     assert torch.equal(queries_used(subject.logits("snn"), subject.test, eps=0.5, queries=8, seed=1), whole)
+
+
+def test_the_attack_asks_only_about_what_the_grid_carries() -> None:
+    images = torch.rand(3, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    data, asked = ImageSet(images, torch.zeros(3, dtype=torch.int64), 2), []
+
+    def model(shown: torch.Tensor) -> torch.Tensor:
+        asked.append(shown)
+        return torch.tensor([[1.0, 0.0]]).expand(len(shown), 2)
+
+    assert queries_used(model, data, eps=0.1, queries=5, seed=0, grid=15).tolist() == [-1, -1, -1]
+    assert len(asked) == 6
+    for shown in asked:
+        assert torch.allclose(shown * 15, (shown * 15).round(), atol=1e-4)
 
 
 def test_what_a_run_lacks_is_a_note(tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
