@@ -150,10 +150,11 @@ def _growth(name: str, kinds: dict[str, Means]) -> tuple[str, ...]:
     last = list(hidden)[-1]
     highest = max(hidden, key=lambda layer: hidden[layer])
     end, noise = hidden[last], kinds["noise"][last]["mean"]
+    title = WORDS[name][0].upper() + WORDS[name][1:]
     verb = _direction(kinds["attack"][INPUT], kinds["attack"][last])
     control = "" if noise is None else f" (noise of the same size: {noise:.2f})"
     return (
-        f"{WORDS[name][0].upper()}{WORDS[name][1:]}: the relative perturbation {verb} from {start:.2f} at the input to {end:.2f} in {last}{control}; it is largest in "
+        f"{title}: the relative perturbation {verb} from {start:.2f} at the input to {end:.2f} in {last}{control}; it is largest in "
         f"{highest} ({hidden[highest]:.2f}).",
     )
 

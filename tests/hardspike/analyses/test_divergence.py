@@ -212,8 +212,13 @@ def test_another_backend_is_compared_with_the_emulator(tmp_path: Path) -> None:
     subject = hand_made_subject(tmp_path, zoo_network("vgg_mini"), images=3, backend="lava")
     layers = [node.name for node in subject.snn.architecture.spiking]
     subject.backend = _Twisted(layers[1])  # type: ignore[assignment]
-    compared, _ = compare_networks(subject)
+    compared, right = compare_networks(subject)
+    with torch.no_grad():
+        classes = [network(subject.test.images).argmax(1) for network in (subject.ann, subject.snn)]
+    assert torch.equal(compared[0].agrees, classes[0] == classes[1])
+    assert torch.equal(right["ann"], classes[0] == subject.test.labels)
     last = compared[-1]
+    assert last.agrees.all()
     assert (last.first, last.second) == ("deployed", "lava")
     assert [last.first_steps(layer).tolist() for layer in layers[:3]] == [[0, 0, 0], [0, 4, 0], [0, 0, 0]]
     assert len(divergence(subject).values["pairs"]) == 5

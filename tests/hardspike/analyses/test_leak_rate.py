@@ -45,6 +45,9 @@ def test_limits_of_the_formula() -> None:
     assert formula_rate(4, 1) == 0.25 and whole_step_rate(2.5, 1) == 1 / 3
     assert formula_rate(4, 0.9999999) == pytest.approx(0.25, abs=1e-5)
     assert formula_rate(0.5, 0.9) == 1 and formula_rate(0.5, 1) == 1, "no more than one spike a step"
+    assert steps_to_fire(2.3125, 0.75) > 3 and whole_step_rate(2.3125, 0.75) == 1 / 3, (
+        "n is 3 exactly: 1 + 0.75 + 0.5625"
+    )
     assert whole_step_rate(1.75, 0.75) == 0.5, "n is 2 exactly, whatever the logarithms round to"
     assert math.isinf(steps_to_fire(10, 0.5))
 

@@ -39,6 +39,12 @@ def test_lif_of_pixels_is_a_loop(threshold: float) -> None:
             assert float(direct[b, 0, 0, i]) == _slow_lif([pixel] * 30, threshold)
 
 
+def test_a_potential_at_the_threshold_does_not_fire() -> None:
+    one = torch.ones(1, 1, 1, 1)
+    assert lif_output(one, threshold=1.0, steps=2, seed=None).item() == 0
+    assert lif_output(one, threshold=1.0, steps=3, seed=None).item() == pytest.approx(1 / 3)
+
+
 def test_distances_are_sums_of_squares() -> None:
     first, second = torch.rand(3, 2, 4), torch.rand(3, 2, 4)
     first[2] = 0
