@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from hardspike.analyses.analyse_run import analyses_of
+from hardspike.analyses.mean_interval import mean_interval
 from hardspike.deploy.energy import price, sum_layers
 from hardspike.deploy.graph_file import load_graph
 from hardspike.deploy.report.chart_file import write_chart
@@ -123,11 +124,8 @@ def _deployed_values(folder: RunFolder) -> tuple[dict[str, Quantity], tuple[str,
 
 
 def _mean(values: Tensor | int, unit: str) -> Quantity:
-    """Mean over samples with its normal 95 % interval; none for a single sample."""
+    """Over images."""
     assert isinstance(values, Tensor)
-    samples = values.double()
-    mean, n = float(samples.mean()), len(samples)
-    if n < 2:
-        return Quantity(value=mean, low=None, high=None, n=n, unit=unit)
-    half = 1.96 * float(samples.std()) / n**0.5
-    return Quantity(value=mean, low=mean - half, high=mean + half, n=n, unit=unit)
+    found = mean_interval(values)
+    assert found["mean"] is not None
+    return Quantity(value=found["mean"], low=found["low"], high=found["high"], n=len(values), unit=unit)

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hardspike.analyses.looked_at_images import attacked_images
 from hardspike.analyses.subject import Subject
-from hardspike.attack.settings import AttackSettings
 from hardspike.deploy.busiest_core import busiest_core
 from hardspike.deploy.energy_attack import energy_attack
 from hardspike.deploy.energy_report import ImageWork, Spread, control_images, image_work
@@ -19,7 +19,6 @@ from hardspike.deploy.report.analysis import Analysis
 from hardspike.deploy.report.chart import BarChart, Bars, Chart, Histogram
 from hardspike.deploy.si_prefix import si, si_range
 from hardspike.hw_profiles.profile import load_profile
-from hardspike.results import evaluations
 from hardspike.snn.errors import SettingsError
 
 IMAGES, STEPS, BINS = 64, 20, 24
@@ -34,11 +33,11 @@ def energy_costs(subject: Subject) -> Analysis:
     graph, eps, seed = subject.graph, subject.eps, subject.options.seed
     profile = load_profile(subject.folder.recipe.report.cost_profile)
     busiest, not_placed = busiest_core(graph, profile)
-    attacked, name = _attacked(subject, len(data))
+    attacked = attacked_images(subject, "deployed")
     images = {
         "clean": data.images,
         "noise": control_images(data.images, eps=eps, seed=seed, draws=1)["noise 1"],
-        "accuracy attack": attacked,
+        "accuracy attack": attacked.images[: len(data)],
         "energy attack": energy_attack(graph, data.images, eps=eps, keep_class=True, steps=STEPS, seed=seed),
     }
     work = {kind: image_work(graph, one, profile, busiest, 256, None) for kind, one in images.items()}
@@ -73,7 +72,7 @@ def energy_costs(subject: Subject) -> Analysis:
             "n": len(data),
             "seed": seed,
             "eps": f"{eps:g}",
-            "accuracy attack": name,
+            "accuracy attack": attacked.member,
             "energy attack": f"{STEPS} steps from three starts, class kept",
             "prices": profile.name,
             "T": graph.time_steps,
@@ -82,16 +81,6 @@ def energy_costs(subject: Subject) -> Analysis:
         notes=tuple(notes),
         values=values,
     )
-
-
-def _attacked(subject: Subject, count: int) -> tuple[Tensor, str]:
-    """The recipe's own images for the deployed network at this budget, else PGD's."""
-    own: AttackSettings = subject.folder.recipe.attack
-    if subject.folder.finished("attack") and own.norm == "linf":
-        for label, made in evaluations(subject.folder, ("deployed",)):
-            if not label and abs(made.evaluation.eps - subject.eps) < 1e-9 and len(made.evaluation) >= count:
-                return made.evaluation.images[:count], "the recipe's own"
-    return subject.attacked("pgd10+detached", "deployed")[:count], "pgd10+detached"
 
 
 def _histogram(name: str, label: str, counts: dict[str, Tensor]) -> Histogram:
