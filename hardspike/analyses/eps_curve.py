@@ -59,7 +59,7 @@ def eps_curve(subject: Subject) -> Analysis:
         title="Accuracy against eps",
         question="How does accuracy fall as the attack may change more of the image? An honest attack gets stronger with its "
         "budget, is stronger than a single step and than noise, and leaves nothing right where the budget has no bound "
-        "(Athalye et al. 2018; arXiv 2311.09266, section 5.1).",
+        "(Athalye et al. 2018; arXiv 2311.09266).",
         found=_found(grid, curves, stored, eps),
         conditions={
             "n": len(data),
@@ -133,7 +133,12 @@ def _found(
         if points.get(eps) is not None:
             said.append(
                 f"{SHOWN[target]}: the recipe's suite leaves {points[eps]} right at eps {eps:g} "
-                f"(n = {points[eps].of}), this attack {multi[target][at]}: the curve is an upper bound."
+                f"(n = {points[eps].of}), this attack {multi[target][at]}: "
+                + (
+                    "the curve is an upper bound."
+                    if points[eps].value < multi[target][at].value
+                    else "the suite finds nothing more."
+                )
             )
     return tuple(said)
 

@@ -1,4 +1,4 @@
-"""The leak sweep: does a membrane that forgets resist attacks better? (ECCV 2020, section 5.2 and Fig. 6b)"""
+"""The leak sweep: does a membrane that forgets resist attacks better? (ECCV 2020, Fig. 6b)"""
 
 from dataclasses import dataclass
 

@@ -116,9 +116,12 @@ def _found(columns: dict[tuple[str, str], Column], naive: str) -> list[str]:
         names, strongest = column.strongest()
         gap = 100 * (column.naive.value - column.ensemble.value)
         beyond = "" if column.naive.apart(column.ensemble) else " (within the intervals)"
+        flattered = (
+            f"naive alone would flatter it by {gap:.1f} points{beyond}" if gap > 0 else "naive alone finds as much"
+        )
         said.append(
             f"{kind}, {SHOWN[target]}: naive gradients ({naive}) leave {column.naive} right, all surrogates together "
-            f"{column.ensemble}: naive alone would flatter it by {gap:.1f} points{beyond}. "
+            f"{column.ensemble}: {flattered}. "
             f"Strongest alone: {_listed(names)}, {strongest}."
         )
     for kind in ATTACKS:

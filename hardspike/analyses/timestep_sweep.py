@@ -95,8 +95,7 @@ def timestep_sweep(subject: Subject) -> Analysis:
         name="timesteps",
         title="Timesteps and input bits",
         question="Do fewer timesteps and coarser inputs make a spiking network harder to attack? ECCV 2020 (Fig. 2) finds about "
-        "5 points more at 50 timesteps than at 150 under images from the ANN, and more at 2 bits, where clean accuracy falls "
-        "less.",
+        "5 points more at 50 timesteps than at 150 under FGSM images from the ANN (4-bit inputs), and more again at 2 bits.",
         found=tuple(_found(as_is, tuned, steps, trained, own)),
         conditions={
             "n": len(data),

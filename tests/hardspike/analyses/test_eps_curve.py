@@ -106,3 +106,6 @@ def test_sentences_fall_both_ways() -> None:
     assert "Noise leaves less right than the multi-step attack for deployed SNN at eps 0.1" in bad
     assert "beyond their intervals at eps 0.1 (50.0 % float, 85.0 % deployed); eps 1" in bad
     assert "float SNN: the recipe's suite leaves 30.0 % right at eps 0.1 (n = 100), this attack 50.0 %" in bad
+    assert bad.endswith("this attack 50.0 %: the curve is an upper bound.")
+    weak = module._found(grid, {"snn": honest}, {"snn": {0.1: share(50)}}, 0.1)[-1]
+    assert weak.endswith("this attack 50.0 %: the suite finds nothing more.")

@@ -92,6 +92,10 @@ def test_the_gap_between_naive_and_all(least: int, wide: bool) -> None:
     first, _, third = module._found({("FGSM", "snn"): column, ("FGSM", "deployed"): other}, "a")
     assert f"flatter it by {70 - least:.1f} points" in first and ("(within the intervals)" in first) != wide
     assert "Strongest alone: b, c, 69.0 %." in first
+    same = Column(clean=share(90), alone=alone, ensemble=share(69), naive=share(69))
+    assert (
+        "all surrogates together 69.0 %: naive alone finds as much." in module._found({("FGSM", "snn"): same}, "a")[0]
+    )
     assert third == "FGSM: no surrogate is the strongest on both: b, c on the float SNN, a on the deployed network."
     assert (
         "b, c is the strongest, or one of"
