@@ -15,6 +15,7 @@ from hardspike.deploy.report.chart_file import write_chart
 from hardspike.deploy.report.compare_page import comparison_charts, render_comparison
 from hardspike.deploy.report.compared import ComparedRun, Quantity, compared_rows, notes_on
 from hardspike.deploy.report.numbers import proportion
+from hardspike.deploy.report.texts import NETWORKS
 from hardspike.hw_profiles.profile import load_profile
 from hardspike.results import adversarial_sets, replayed_sets
 from hardspike.run_folder import RunFolder
@@ -22,8 +23,6 @@ from hardspike.show import table
 from hardspike.snn.atomic import read_json, write_json, write_text
 from hardspike.snn.errors import SettingsError
 from hardspike.summary import Summary
-
-FORMS = {"ann": "ANN", "snn": "float SNN", "quantised": "quantised SNN", "deployed": "deployed"}
 
 
 def compare_runs(paths: Sequence[Path], out: Path) -> Summary:
@@ -94,7 +93,7 @@ def _float_values(folder: RunFolder) -> dict[str, Quantity]:
     """Of a run that is not deployed: from its adversarial sets."""
     values = {}
     for made in adversarial_sets(folder):
-        found, form = made.evaluation, FORMS[made.target]
+        found, form = made.evaluation, NETWORKS[made.target]
         values[f"clean, {form}"] = _share(proportion(found.broken_by != -2))
         values[f"attacked, eps {found.eps:g}, {form}"] = _share(proportion(found.broken_by == -1))
     return values
@@ -102,10 +101,10 @@ def _float_values(folder: RunFolder) -> dict[str, Quantity]:
 
 def _deployed_values(folder: RunFolder) -> tuple[dict[str, Quantity], tuple[str, ...]]:
     network = read_json(folder.report_json, "report.json")["networks"][0]
-    values = {f"clean, {FORMS[form]}": _share(share) for form, share in network["clean"].items()}
+    values = {f"clean, {NETWORKS[form]}": _share(share) for form, share in network["clean"].items()}
     for budget in network["robust"]:
         at = f"attacked, eps {budget['eps']:g}"
-        values |= {f"{at}, {FORMS[form]}": _share(share) for form, share in budget["white_box"].items()}
+        values |= {f"{at}, {NETWORKS[form]}": _share(share) for form, share in budget["white_box"].items()}
         values[f"{at}, deployed, all attacks"] = _share(budget["deployed_worst_case"])
     costs = load_profile(folder.recipe.report.cost_profile)
     graph = load_graph(folder.graph)

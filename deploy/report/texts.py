@@ -5,6 +5,8 @@ from typing import Any
 Numbers = dict[str, Any]
 DASH = "–"
 SPACE = "\N{NO-BREAK SPACE}"
+# How sentences and charts call the networks of `attack.settings.TARGETS`; their tones are the names themselves.
+NETWORKS = {"ann": "ANN", "snn": "float SNN", "quantised": "quantised SNN", "deployed": "deployed network"}
 
 
 def percent(share: Numbers | float) -> str:

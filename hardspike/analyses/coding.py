@@ -21,12 +21,12 @@ from hardspike.analyses.subject import Subject
 from hardspike.deploy.report.analysis import Analysis
 from hardspike.deploy.report.chart import BarChart, Bars, Chart, Histogram, Line, LineChart
 from hardspike.deploy.report.numbers import distribution
+from hardspike.deploy.report.texts import NETWORKS
 from hardspike.results import replayed_sets
 
 BINS = 24
 MOST_CLASSES = 30
 KINDS = {CLEAN: "clean", NOISE: "noise", ATTACK: "attacked", ENERGY: "attacked for energy"}
-WORDS = {"snn": "float SNN", "deployed": "deployed network"}
 Counted = dict[str, dict[str, SpikeCounts]]  # network, kind of image
 
 
@@ -64,7 +64,7 @@ def coding(subject: Subject) -> Analysis:
         notes.append("The recipe trains spikes from the start: there is no ANN to compare active units with.")
     if not subject.has_deployed:
         notes.append("The run has no deployed network: only the float SNN's spikes are counted.")
-    silent = [WORDS[name] for name, sets in counted.items() if not sets[CLEAN].totals.any()]
+    silent = [NETWORKS[name] for name, sets in counted.items() if not sets[CLEAN].totals.any()]
     notes += [f"The {name} fires no hidden spike on any clean image." for name in silent]
     missing = [label for label, mean in enumerate(_class_means(subject, counted["snn"][CLEAN])) if mean is None]
     if missing:
@@ -157,15 +157,16 @@ def _found(counted: Counted, ann: dict[str, Tensor] | None) -> tuple[str, ...]:
         clean = sets[CLEAN]
         spread = distribution(clean.totals)
         sentences.append(
-            f"The {WORDS[network]} spends {spread['mean']:,.0f} spikes on a clean image (median {spread['p50']:,.0f}, "
-            f"95th percentile {spread['p95']:,.0f}, largest {spread['max']:,.0f}): {float(clean.shares.mean()):.2%} of the "
-            f"{clean.neurons * clean.steps:,} possible, by {float(clean.active_shares.mean()):.1%} of the {clean.neurons:,} hidden neurons."
+            f"The {NETWORKS[network]} spends {spread['mean']:,.0f} spikes on a clean image (median {spread['p50']:,.0f}, "
+            f"95th percentile {spread['p95']:,.0f}, largest {spread['max']:,.0f}): {100 * float(clean.shares.mean()):.2f} % of the "
+            f"{clean.neurons * clean.steps:,} possible, "
+            f"by {100 * float(clean.active_shares.mean()):.1f} % of the {clean.neurons:,} hidden neurons."
         )
         for kind in (ATTACK, ENERGY):
             if kind in sets:
-                sentences.append(_against_clean(WORDS[network], kind, sets[kind], clean))
+                sentences.append(_against_clean(NETWORKS[network], kind, sets[kind], clean))
     if ann is not None:
-        sentences.append(f"{float(ann[''].mean()):.1%} of the ANN's hidden units are active on a clean image.")
+        sentences.append(f"{100 * float(ann[''].mean()):.1f} % of the ANN's hidden units are active on a clean image.")
     return tuple(sentences)
 
 
@@ -175,7 +176,7 @@ def _against_clean(network: str, kind: str, counts: SpikeCounts, clean: SpikeCou
     between = mean_interval(change, low=-float("inf"))
     before = float(clean.totals[: len(counts)].double().mean())
     what = f"{KINDS[kind].capitalize()} images cost the {network}"
-    relative = f" ({between['mean'] / before:+.1%})" if before and between["mean"] is not None else ""
+    relative = f" ({100 * between['mean'] / before:+.1f} %)" if before and between["mean"] is not None else ""
     if between["low"] is None or between["high"] is None or between["low"] <= 0 <= between["high"]:
         return f"{what} {between['mean']:+,.0f} spikes{relative}: not beyond the interval of the mean difference."
     return (
@@ -217,7 +218,7 @@ def _histogram(network: str, sets: dict[str, SpikeCounts]) -> Histogram:
     edges = histogram_edges([counts.totals for counts in sets.values()], BINS)
     return Histogram(
         name=f"coding-{network}",
-        title=f"Spikes per image: {WORDS[network]}",
+        title=f"Spikes per image: {NETWORKS[network]}",
         label="spikes of all hidden neurons and steps",
         edges=edges,
         bars=tuple(
@@ -235,7 +236,7 @@ def _by_layer(counted: Counted, ann: dict[str, Tensor] | None) -> LineChart:
     for network, sets in counted.items():
         for kind in (CLEAN, ATTACK):
             means = [mean_interval(sets[kind].layer_shares(name), high=1.0) for name in layers]
-            lines.append(_line(f"{WORDS[network]}, {KINDS[kind]}", network, x, means, dashed=kind != CLEAN))
+            lines.append(_line(f"{NETWORKS[network]}, {KINDS[kind]}", network, x, means, dashed=kind != CLEAN))
     if ann is not None:
         means = [mean_interval(ann[name], high=1.0) for name in layers]
         lines.append(_line("ANN, share of active units", "ann", x, means))
@@ -258,7 +259,7 @@ def _by_step(counted: Counted) -> LineChart:
             shares_TN = sets[kind].step_shares()
             x = tuple(float(t) for t in range(1, len(shares_TN) + 1))
             means = [mean_interval(shares, high=1.0) for shares in shares_TN]
-            lines.append(_line(f"{WORDS[network]}, {KINDS[kind]}", network, x, means, dashed=kind != CLEAN))
+            lines.append(_line(f"{NETWORKS[network]}, {KINDS[kind]}", network, x, means, dashed=kind != CLEAN))
     return LineChart(
         name="coding-steps",
         title="Neurons that fire, step by step",
@@ -281,7 +282,7 @@ def _by_class(subject: Subject, counted: Counted) -> BarChart:
             own = totals[labels == label]
             means.append(mean_interval(own) if len(own) else {"mean": None, "low": None, "high": None})
         values, low, high = (tuple(mean[key] for mean in means) for key in ("mean", "low", "high"))
-        bars.append(Bars(name=WORDS[network], tone=network, values=values, low=low, high=high))
+        bars.append(Bars(name=NETWORKS[network], tone=network, values=values, low=low, high=high))
     return BarChart(
         name="coding-classes",
         title="Spikes per clean image, by class",

@@ -14,8 +14,8 @@ from hardspike.attack.evaluation import interval
 from hardspike.deploy.report.analysis import Analysis
 from hardspike.deploy.report.chart import BarChart, Bars, Chart, Line, LineChart
 from hardspike.deploy.report.numbers import proportion
+from hardspike.deploy.report.texts import NETWORKS
 
-WORDS = {"ann": "ANN", "snn": "float SNN", "quantised": "quantised SNN", "deployed": "deployed network"}
 PAIRS = (("ann", "snn"), ("snn", "quantised"), ("quantised", "deployed"), ("snn", "deployed"))
 TONES = ("ann", "quantised", "deployed", "snn", "attack")
 SHOWN_LAYERS = 4
@@ -33,7 +33,7 @@ class Compared:
 
     @property
     def name(self) -> str:
-        return f"{WORDS.get(self.first, self.first)} and {WORDS.get(self.second, self.second)}"
+        return f"{NETWORKS.get(self.first, self.first)} and {NETWORKS.get(self.second, self.second)}"
 
     @property
     def correlations(self) -> list[float | None]:
@@ -76,7 +76,7 @@ def divergence(subject: Subject) -> Analysis:
 def compare_networks(subject: Subject) -> tuple[list[Compared], dict[str, Tensor]]:
     """Every pair of networks that the run has, and which images each network gets right, bool [N]."""
     networks = observers(subject)
-    other = [name for name in networks if name not in WORDS]
+    other = [name for name in networks if name not in NETWORKS]
     pairs = [pair for pair in (*PAIRS, *(("deployed", name) for name in other)) if set(pair) <= set(networks)]
     layers = [node.name for node in subject.snn.architecture.spiking]
     found: dict[tuple[str, str], dict[str, LayerPair]] = {
@@ -110,7 +110,9 @@ def _found(compared: list[Compared], right: dict[str, Tensor]) -> tuple[str, ...
     changed = {one.name: int((~one.agrees).sum()) for one in steps}
     most, n = max(changed.values()), len(steps[0].agrees)
     which = " and ".join(f"between {name}" for name, count in changed.items() if count == most)
-    shares = ", ".join(f"{WORDS.get(name, name)} {float(rows.double().mean()):.1%}" for name, rows in right.items())
+    shares = ", ".join(
+        f"{NETWORKS.get(name, name)} {100 * float(rows.double().mean()):.1f} %" for name, rows in right.items()
+    )
     where = f"Most classes change {which} ({most} of {n})" if most else "No two networks in a row disagree on a class"
     return (f"{where}. Accuracy: {shares}.", *(_sentence(one) for one in steps), *_first_parting(compared))
 
@@ -118,7 +120,7 @@ def _found(compared: list[Compared], right: dict[str, Tensor]) -> tuple[str, ...
 def _sentence(one: Compared) -> str:
     n, same = len(one.agrees), int(one.agrees.sum())
     low, high = interval(same / n, n)
-    text = f"{one.name[0].upper()}{one.name[1:]} give the same class to {same} of {n} images ({low:.1%} to {high:.1%})"
+    text = f"{one.name[0].upper()}{one.name[1:]} give the same class to {same} of {n} images ({100 * low:.1f} to {100 * high:.1f} %)"
     if one.has_spikes and not any(one.first_steps(layer).any() for layer in one.layers):
         return f"{text}, and every spike is the same."
     drop = largest_drop(one.correlations)
@@ -233,7 +235,7 @@ def _charts(compared: list[Compared], right: dict[str, Tensor], layers: list[str
 def _agreement(compared: list[Compared], right: dict[str, Tensor]) -> BarChart:
     same = [proportion(one.agrees) for one in compared]
     good = [proportion(rows) for rows in right.values()]
-    categories = [one.name for one in compared] + [f"{WORDS.get(name, name)} and label" for name in right]
+    categories = [one.name for one in compared] + [f"{NETWORKS.get(name, name)} and label" for name in right]
     every = same + good
     return BarChart(
         name="divergence-classes",

@@ -51,7 +51,7 @@ def _poisson(subject: Subject, own: int, all_steps: tuple[int, ...]) -> Analysis
         f"At the run's T = {own} a pixel's 95 % band is up to {widest[own]:.2f} wide; "
         + ", ".join(f"{widest[steps]:.2f} at T = {steps}" for steps in all_steps if steps != own)
         + ". The mean itself does not depend on T.",
-        f"{cut:.0%} of the range of normalised pixels is cut off: those send a spike at every step.",
+        f"{100 * cut:.0f} % of the range of normalised pixels is cut off: those send a spike at every step.",
     )
     chart = LineChart(
         name="encoder-transfer",

@@ -3,7 +3,6 @@
 from itertools import pairwise
 
 from hardspike.analyses.shares import (
-    SHOWN,
     Share,
     carried,
     few,
@@ -17,6 +16,7 @@ from hardspike.analyses.subject import Subject
 from hardspike.attack.evaluation import SURVIVED
 from hardspike.deploy.report.analysis import Analysis
 from hardspike.deploy.report.chart import LineChart
+from hardspike.deploy.report.texts import NETWORKS
 from hardspike.results import evaluations
 
 # Multiples of the budget; the last point is a budget that reaches every image.
@@ -112,16 +112,16 @@ def _found(
     multi = {target: of[STRONG] for target, of in curves.items()}
     said = [
         f"At eps {eps:g}: "
-        + "; ".join(f"{SHOWN[target]} {curve[0]} clean, {curve[at]} attacked" for target, curve in multi.items())
+        + "; ".join(f"{NETWORKS[target]} {curve[0]} clean, {curve[at]} attacked" for target, curve in multi.items())
         + "."
     ]
-    rising = [f"{SHOWN[t]} from eps {a:g} to {b:g}" for t, curve in multi.items() for a, b in rises(grid, curve)]
+    rising = [f"{NETWORKS[t]} from eps {a:g} to {b:g}" for t, curve in multi.items() for a, b in rises(grid, curve)]
     said.append(
         f"Accuracy rises with the budget for {', '.join(rising)}: the attack there is weaker than it could be."
         if rising
         else "A larger budget is never the weaker attack: no multi-step curve rises."
     )
-    left = [f"{SHOWN[target]} {curve[-1]}" for target, curve in multi.items() if curve[-1].count]
+    left = [f"{NETWORKS[target]} {curve[-1]}" for target, curve in multi.items() if curve[-1].count]
     said.append(
         f"The unbounded attack does not reach 0: {', '.join(left)} is left right."
         if left
@@ -132,7 +132,7 @@ def _found(
     for target, points in stored.items():
         if points.get(eps) is not None:
             said.append(
-                f"{SHOWN[target]}: the recipe's suite leaves {points[eps]} right at eps {eps:g} "
+                f"{NETWORKS[target]}: the recipe's suite leaves {points[eps]} right at eps {eps:g} "
                 f"(n = {points[eps].of}), this attack {multi[target][at]}: "
                 + (
                     "the curve is an upper bound."
@@ -147,7 +147,7 @@ def _controls(grid: tuple[float, ...], curves: dict[str, dict[str, Curve]]) -> l
     said = []
     for kind, words in ((SINGLE, "the single step"), (NOISE, "noise")):
         stronger = [
-            f"{SHOWN[target]} at eps {budget:g} ({other} against {own})"
+            f"{NETWORKS[target]} at eps {budget:g} ({other} against {own})"
             for target, of in curves.items()
             for budget, own, other in zip(grid, of[STRONG], of[kind], strict=True)
             if other.count < own.count
@@ -169,9 +169,9 @@ def _against_deployed(grid: tuple[float, ...], multi: dict[str, Curve]) -> list[
         if own.apart(other)
     ]
     return [
-        f"Float and deployed SNN differ beyond their intervals at {'; '.join(apart)}."
+        f"Float SNN and deployed network differ beyond their intervals at {'; '.join(apart)}."
         if apart
-        else "Float and deployed SNN differ beyond their intervals at no budget."
+        else "Float SNN and deployed network differ beyond their intervals at no budget."
     ]
 
 
@@ -187,8 +187,8 @@ def _notes(stored: dict[str, dict[float, Share]]) -> tuple[str, ...]:
 
 
 def _overview(grid: tuple[float, ...], curves: dict[str, dict[str, Curve]]) -> LineChart:
-    lines = [line(SHOWN[target], target, grid, of[STRONG]) for target, of in curves.items()]
-    lines += [line(f"{SHOWN[t]}, one step", t, grid, of[SINGLE], dashed=True) for t, of in curves.items()]
+    lines = [line(NETWORKS[target], target, grid, of[STRONG]) for target, of in curves.items()]
+    lines += [line(f"{NETWORKS[t]}, one step", t, grid, of[SINGLE], dashed=True) for t, of in curves.items()]
     return LineChart(
         name="eps",
         title="What each network still gets right as the budget grows",
@@ -213,7 +213,7 @@ def _one(target: str, grid: tuple[float, ...], of: dict[str, Curve], stored: dic
         lines.append(line("worst case of the recipe's suite", "attack", list(stored), list(stored.values())))
     return LineChart(
         name=f"eps_{target}",
-        title=f"{SHOWN[target]}: attack and noise of the same size",
+        title=f"{NETWORKS[target]}: attack and noise of the same size",
         x_label="eps (L-infinity, pixels in [0, 1])",
         y_label="share right",
         lines=tuple(lines),

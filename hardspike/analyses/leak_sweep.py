@@ -17,11 +17,7 @@ from hardspike.analyses.shares import (
     noise_from_seed,
     share_right,
 )
-from hardspike.analyses.subject import BATCH, Subject
-from hardspike.attack.ball import Ball
-from hardspike.attack.evaluation import member_seed
-from hardspike.attack.members import parse_member
-from hardspike.attack.problem import Problem, SampleDraws
+from hardspike.analyses.subject import BATCH, Subject, attacked_on
 from hardspike.deploy.report.analysis import Analysis
 from hardspike.deploy.report.chart import Line, LineChart
 from hardspike.snn.data import ImageSet
@@ -63,19 +59,6 @@ def mean_spikes(network: SpikingNetwork, images: Tensor) -> float:
     return total / len(images)
 
 
-def attacked_white_box(
-    network: SpikingNetwork, name: str, data: ImageSet, eps: float, grid: int | None, seed: int
-) -> Tensor:
-    """What one member makes on a network that is none of the run's; as `Subject.attacked`."""
-    member, made = parse_member(name), []
-    for rows in torch.arange(len(data)).split(BATCH):
-        ball = Ball.around(data.images[rows], eps, grid=grid)
-        draws = SampleDraws(member_seed(seed, member.name), rows)
-        problem = Problem(model=network, labels=data.labels[rows], ball=ball, draws=draws)
-        made.append(ball.rounded(member.perturb(problem).detach()))
-    return torch.cat(made)
-
-
 def leak_sweep(subject: Subject) -> Analysis:
     """Copies of the run's SNN with other leaks, each finetuned as the recipe does, clean and attacked."""
     eps, data, seed = linf_eps(subject), few(subject.test, IMAGES), subject.options.seed
@@ -99,8 +82,7 @@ def leak_sweep(subject: Subject) -> Analysis:
         "finds 3 to 6 points more at leak 0.95 under images from the ANN, at about 2 points of clean accuracy.",
         found=tuple(_found(rows)),
         conditions={
-            "n": len(data),
-            "n, white box": min(WHITE_BOX_IMAGES, len(data)),
+            "n": f"{len(data)}, white box {min(WHITE_BOX_IMAGES, len(data))}",
             "seed": seed,
             "eps": eps,
             "T": subject.snn.time_steps or 0,
@@ -131,7 +113,7 @@ def _measured(subject: Subject, leak: float, data: ImageSet, black_box: dict[str
     grid = subject.networks.grid if subject.has_deployed else None
     clean, white = carried(subject, data.images), few(data, WHITE_BOX_IMAGES)
     with noise_from_seed([network], seed):
-        own = attacked_white_box(network, member_name(subject, WHITE_BOX), white, eps, grid, seed)
+        own = attacked_on(network, member_name(subject, WHITE_BOX), white, eps=eps, grid=grid, seed=seed)
         return AtLeak(
             leak=leak,
             clean=share_right(network, clean, data.labels),

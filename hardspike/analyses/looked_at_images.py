@@ -50,11 +50,18 @@ def attacked_images(subject: Subject, target: str) -> LookedAt:
 
 
 def energy_images(subject: Subject) -> LookedAt | None:
-    """The images of `hardspike energy` (class kept) at this budget, else at the largest it was run at; None where it was not run."""
-    paths = {float(path.stem[3:]): path for path in (subject.folder.path / "energy").glob("eps*.safetensors")}
-    if not paths:
+    """The images of `hardspike energy` (class kept) at this budget, else at the largest it was run at.
+
+    None where it was not run, or on the network as it was deployed before.
+    """
+    found = {}
+    for path in (subject.folder.path / "energy").glob("eps*.safetensors"):
+        tensors, metadata = load_tensors(path, ENERGY_KIND)
+        if metadata.get("graph") == subject.folder.key("deploy"):
+            found[path] = tensors["energy-attack-class-kept"][: len(subject.test)]
+    if not found:
         return None
-    own = next((eps for eps in paths if f"{eps:.6g}" == f"{subject.eps:.6g}"), max(paths))
-    tensors, _ = load_tensors(paths[own], ENERGY_KIND)
-    images = tensors["energy-attack-class-kept"][: len(subject.test)]
-    return LookedAt(kind=ENERGY, images=images, member=f"energy attack, class kept, eps {own:.4g}")
+    budgets = {path: float(path.stem[3:]) for path in found}
+    own = subject.folder.energy_set(subject.eps)
+    path = own if own in found else max(found, key=lambda one: budgets[one])
+    return LookedAt(kind=ENERGY, images=found[path], member=f"energy attack, class kept, eps {budgets[path]:.4g}")

@@ -20,11 +20,11 @@ from hardspike.analyses.perturbation_norm import (
 from hardspike.analyses.subject import Subject
 from hardspike.deploy.report.analysis import Analysis
 from hardspike.deploy.report.chart import BarChart, Bars, Chart, Line, LineChart
+from hardspike.deploy.report.texts import NETWORKS
 
 INPUT = "input"
 STEPS, THRESHOLDS = 100, (1.0, 2.0)
 ANEW = 1 << 31  # torch reads 32 bits of a seed
-WORDS = {"ann": "ANN", "snn": "float SNN", "deployed": "deployed network"}
 Means = dict[str, dict[str, float | None]]
 
 
@@ -49,7 +49,7 @@ def perturbation(subject: Subject) -> Analysis:
             if silent and kind == "attack":
                 where = ", ".join(f"{layer} ({count})" for layer, count in silent.items())
                 notes.append(
-                    f"{WORDS[name]}: images that leave a layer silent have no relative distance there and are left out: {where}."
+                    f"{NETWORKS[name]}: images that leave a layer silent have no relative distance there and are left out: {where}."
                 )
     conditions: dict[str, str | int | float] = {
         "attack": f"{attacked[source].member} on each network itself",
@@ -57,7 +57,7 @@ def perturbation(subject: Subject) -> Analysis:
         "seed": subject.options.seed,
         "eps": round(subject.eps, 6),
         "T": subject.snn.time_steps or 1,
-        "single neurons": f"T {STEPS}, leak {LIF.leak:g}, images made on the {WORDS[source]}",
+        "single neurons": f"T {STEPS}, leak {LIF.leak:g}, images made on the {NETWORKS[source]}",
     }
     return Analysis(
         name="perturbation",
@@ -79,7 +79,7 @@ def _networks(subject: Subject) -> dict[str, Observe]:
     found = observers(subject)
     if subject.has_deployed and subject.options.backend != "emulator":
         found["deployed"] = found[subject.options.backend]
-    return {name: found[name] for name in WORDS if name in found}
+    return {name: found[name] for name in NETWORKS if name in found}
 
 
 def _single_neurons(subject: Subject, clean: Tensor, adversarial: Tensor) -> dict[str, Tensor]:
@@ -146,11 +146,11 @@ def _growth(name: str, kinds: dict[str, Means]) -> tuple[str, ...]:
     hidden = {layer: value for layer, value in means.items() if layer != INPUT and value is not None}
     start = means[INPUT]
     if not hidden or start is None:
-        return (f"{WORDS[name]}: no layer has a defined relative distance.",)
+        return (f"{NETWORKS[name]}: no layer has a defined relative distance.",)
     last = list(hidden)[-1]
     highest = max(hidden, key=lambda layer: hidden[layer])
     end, noise = hidden[last], kinds["noise"][last]["mean"]
-    title = WORDS[name][0].upper() + WORDS[name][1:]
+    title = NETWORKS[name][0].upper() + NETWORKS[name][1:]
     verb = _direction(kinds["attack"][INPUT], kinds["attack"][last])
     control = "" if noise is None else f" (noise of the same size: {noise:.2f})"
     return (
@@ -191,7 +191,7 @@ def _layer_charts(layers: dict[str, dict[str, Means]]) -> tuple[Chart, ...]:
     for network, kinds in layers.items():
         for kind, means in kinds.items():
             y, low, high = (tuple(means[name][key] for name in names) for key in ("mean", "low", "high"))
-            label = f"{WORDS[network]}, {'attacked' if kind == 'attack' else 'noise'}"
+            label = f"{NETWORKS[network]}, {'attacked' if kind == 'attack' else 'noise'}"
             lines.append(Line(name=label, tone=network, x=x, y=y, low=low, high=high, dashed=kind == "noise"))
     return (
         LineChart(

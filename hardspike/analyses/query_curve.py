@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hardspike.analyses.shares import SHOWN, Share, few, line, linf_eps, noise_from_seed
+from hardspike.analyses.shares import Share, few, line, linf_eps, noise_from_seed
 from hardspike.analyses.subject import Subject
 from hardspike.attack.ball import Ball
 from hardspike.attack.evaluation import member_seed
@@ -13,6 +13,7 @@ from hardspike.attack.problem import Problem, SampleDraws
 from hardspike.attack.square import square_queries
 from hardspike.deploy.report.analysis import Analysis
 from hardspike.deploy.report.chart import LineChart
+from hardspike.deploy.report.texts import NETWORKS
 from hardspike.snn.data import ImageSet
 
 # The paper asks 5000 times; here images and queries are as many as a few seconds allow.
@@ -96,14 +97,14 @@ def query_curve(subject: Subject) -> Analysis:
 def _found(curves: dict[str, list[Share]], used: dict[str, Tensor]) -> tuple[str, ...]:
     said = [
         f"After {QUERIES} queries: "
-        + "; ".join(f"{SHOWN[t]} {curve[-1]} right, {curve[0]} before" for t, curve in curves.items())
+        + "; ".join(f"{NETWORKS[t]} {curve[-1]} right, {curve[0]} before" for t, curve in curves.items())
         + "."
     ]
     for target, of in used.items():
         broken = of[of > 0]
         if len(broken):
             typical = float(broken.double().quantile(0.5))
-            said.append(f"{SHOWN[target]}: {len(broken)} images fell, half of them within {typical:g} queries.")
+            said.append(f"{NETWORKS[target]}: {len(broken)} images fell, half of them within {typical:g} queries.")
     names = list(curves)
     for index, one in enumerate(names):
         for other in names[index + 1 :]:
@@ -111,18 +112,22 @@ def _found(curves: dict[str, list[Share]], used: dict[str, Tensor]) -> tuple[str
             if first.apart(second):
                 more = one if first.value > second.value else other
                 said.append(
-                    f"At the last query {SHOWN[more]} stands higher of {SHOWN[one]} and {SHOWN[other]}, beyond the intervals."
+                    f"At the last query {NETWORKS[more]} stands higher of {NETWORKS[one]} and {NETWORKS[other]}, beyond the intervals."
                 )
             else:
-                said.append(f"{SHOWN[one]} and {SHOWN[other]} do not differ beyond the intervals at the last query.")
+                said.append(
+                    f"{NETWORKS[one]} and {NETWORKS[other]} do not differ beyond the intervals at the last query."
+                )
     return tuple(said)
 
 
 def _notes(targets: tuple[str, ...], used: dict[str, Tensor]) -> tuple[str, ...]:
     notes = [
-        f"{SHOWN[target]}: no image fell within {QUERIES} queries." for target, of in used.items() if not (of > 0).any()
+        f"{NETWORKS[target]}: no image fell within {QUERIES} queries."
+        for target, of in used.items()
+        if not (of > 0).any()
     ]
-    notes += [f"The run has no {SHOWN[target]}; it is left out." for target in ATTACKED if target not in targets]
+    notes += [f"The run has no {NETWORKS[target]}; it is left out." for target in ATTACKED if target not in targets]
     return tuple(notes)
 
 
@@ -132,7 +137,7 @@ def _chart(at: tuple[int, ...], curves: dict[str, list[Share]]) -> LineChart:
         title="Images still right after so many queries",
         x_label="queries per image",
         y_label="share right",
-        lines=tuple(line(SHOWN[target], target, at, curve) for target, curve in curves.items()),
+        lines=tuple(line(NETWORKS[target], target, at, curve) for target, curve in curves.items()),
         percent=True,
         markers=False,
         y_top=1.0,

@@ -15,9 +15,6 @@ from hardspike.snn.data import ImageSet
 from hardspike.snn.encoding import NoiseSource
 from hardspike.snn.errors import SettingsError
 
-# How sentences and charts call the networks of `attack.settings.TARGETS`; their tones are the names themselves.
-SHOWN = {"ann": "ANN", "snn": "float SNN", "quantised": "quantised SNN", "deployed": "deployed SNN"}
-
 
 @dataclass(frozen=True, slots=True)
 class Share:

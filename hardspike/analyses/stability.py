@@ -28,9 +28,8 @@ from hardspike.analyses.subject import Subject
 from hardspike.attack.evaluation import interval
 from hardspike.deploy.report.analysis import Analysis
 from hardspike.deploy.report.chart import BarChart, Bars, Chart, Line, LineChart, Picture, Pictures
+from hardspike.deploy.report.texts import NETWORKS
 from hardspike.snn.data import ImageSet
-
-NETWORKS = {"ann": "ANN", "snn": "float SNN", "deployed": "deployed"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -92,11 +92,21 @@ class Subject:
 
         They lie on the deployed network's input grid where the run has one. data: the test images otherwise.
         """
-        data, member = data or self.test, parse_member(attack)
         grid = self.networks.grid if self.has_deployed else None
-        model, seed, made = self.logits(target), member_seed(self.options.seed, member.name), []
-        for rows in torch.arange(len(data)).split(BATCH):
-            ball = Ball.around(data.images[rows], self.eps if eps is None else eps, grid=grid)
-            problem = Problem(model=model, labels=data.labels[rows], ball=ball, draws=SampleDraws(seed, rows))
-            made.append(ball.rounded(member.perturb(problem).detach()))
-        return torch.cat(made)
+        budget = self.eps if eps is None else eps
+        return attacked_on(
+            self.logits(target), attack, data or self.test, eps=budget, grid=grid, seed=self.options.seed
+        )
+
+
+def attacked_on(
+    model: Logits, attack: str, data: ImageSet, *, eps: float, grid: int | None = None, seed: int = 0
+) -> Tensor:
+    """Images that one member makes on any model, successful or not, (N, C, H, W). grid: see `Ball`."""
+    member, made = parse_member(attack), []
+    for rows in torch.arange(len(data)).split(BATCH):
+        ball = Ball.around(data.images[rows], eps, grid=grid)
+        draws = SampleDraws(member_seed(seed, member.name), rows)
+        problem = Problem(model=model, labels=data.labels[rows], ball=ball, draws=draws)
+        made.append(ball.rounded(member.perturb(problem).detach()))
+    return torch.cat(made)

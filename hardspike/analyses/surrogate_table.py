@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from hardspike.analyses.shares import SHOWN, Share, bars, carried, few, linf_eps, member_name, noise_from_seed, right_on
+from hardspike.analyses.shares import Share, bars, carried, few, linf_eps, member_name, noise_from_seed, right_on
 from hardspike.analyses.subject import Subject
 from hardspike.attack.suites import SURROGATES
 from hardspike.deploy.report.analysis import Analysis
 from hardspike.deploy.report.chart import BarChart
+from hardspike.deploy.report.texts import NETWORKS
 from hardspike.snn.data import ImageSet
 from hardspike.snn.surrogate import Activation, parse_surrogate
 
@@ -85,7 +86,7 @@ def surrogate_table(subject: Subject) -> Analysis:
         "alone, and above all the training's own, may be far from the worst case (arXiv 2311.09266, Tables B2 to B4).",
         found=tuple(_found(columns, naive)),
         conditions={
-            **{f"n, {kind}": columns[kind, targets[0]].clean.of for kind in ATTACKS},
+            "n": ", ".join(f"{columns[kind, targets[0]].clean.of} ({kind})" for kind in ATTACKS),
             "seed": subject.options.seed,
             "eps": eps,
             "T": subject.snn.time_steps or 0,
@@ -120,7 +121,7 @@ def _found(columns: dict[tuple[str, str], Column], naive: str) -> list[str]:
             f"naive alone would flatter it by {gap:.1f} points{beyond}" if gap > 0 else "naive alone finds as much"
         )
         said.append(
-            f"{kind}, {SHOWN[target]}: naive gradients ({naive}) leave {column.naive} right, all surrogates together "
+            f"{kind}, {NETWORKS[target]}: naive gradients ({naive}) leave {column.naive} right, all surrogates together "
             f"{column.ensemble}: {flattered}. "
             f"Strongest alone: {_listed(names)}, {strongest}."
         )
@@ -163,7 +164,7 @@ def _chart(kind: str, targets: tuple[str, ...], columns: dict[tuple[str, str], C
         label="share right",
         categories=("clean images", "all 19 together", *(f"{n} (naive)" if n == naive else n for n in names)),
         bars=tuple(
-            bars(SHOWN[t], t, [columns[kind, t].clean, columns[kind, t].ensemble, *columns[kind, t].alone.values()])
+            bars(NETWORKS[t], t, [columns[kind, t].clean, columns[kind, t].ensemble, *columns[kind, t].alone.values()])
             for t in targets
         ),
         percent=True,

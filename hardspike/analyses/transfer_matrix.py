@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from hardspike.analyses.shares import SHOWN, Share, carried, few, linf_eps, member_name, noise_from_seed, share_right
+from hardspike.analyses.shares import Share, carried, few, linf_eps, member_name, noise_from_seed, share_right
 from hardspike.analyses.subject import Subject
 from hardspike.attack.gradient import Logits
 from hardspike.deploy.report.analysis import Analysis
 from hardspike.deploy.report.chart import Matrix
+from hardspike.deploy.report.texts import NETWORKS
 from hardspike.recipe import first_difference
 from hardspike.run_folder import RunFolder
 from hardspike.snn.data import ImageSet
@@ -58,10 +59,10 @@ def control_subject(subject: Subject) -> tuple[Subject | None, str]:
 
 
 def networks(subject: Subject, control: Subject | None) -> list[Network]:
-    own = [Network(SHOWN[target], subject, target) for target in subject.targets]
+    own = [Network(NETWORKS[target], subject, target) for target in subject.targets]
     if control is None:
         return own
-    return own + [Network(f"control {SHOWN[t]}", control, t) for t in OF_CONTROL if t in control.targets]
+    return own + [Network(f"control {NETWORKS[t]}", control, t) for t in OF_CONTROL if t in control.targets]
 
 
 def transfer_matrix(subject: Subject) -> Analysis:
@@ -112,7 +113,7 @@ def _on_all(rows: list[Network], images: Tensor, data: ImageSet) -> list[Share]:
 
 
 def _missing(subject: Subject) -> list[str]:
-    absent = [SHOWN[target] for target in SHOWN if target not in subject.targets]
+    absent = [NETWORKS[target] for target in NETWORKS if target not in subject.targets]
     return [f"The run does not make: {', '.join(absent)}."] if absent else []
 
 

@@ -127,8 +127,11 @@ def test_images_of_an_attack_for_energy(tmp_path: Path) -> None:
     assert energy_images(subject) is None
     for eps, grey in ((0.3, 0.0), (0.1, 1.0)):
         made = torch.full((3, *subject.test.images.shape[1:]), grey)
-        path = subject.folder.path / "energy" / f"eps{eps:.6g}.safetensors"
-        save_tensors(path, {"energy-attack-class-kept": made, "energy-attack": made * 0}, {"kind": "energy attack"})
+        tensors = {"energy-attack-class-kept": made, "energy-attack": made * 0}
+        metadata = {"kind": "energy attack", "graph": subject.folder.key("deploy")}
+        save_tensors(subject.folder.energy_set(eps), tensors, metadata | {"graph": "another network's"})
+        assert energy_images(subject) is None or eps == 0.1, "images of a network that has changed since"
+        save_tensors(subject.folder.energy_set(eps), tensors, metadata)
     found = energy_images(subject)
     assert found is not None and float(found.images.min()) == 1.0 and "eps 0.1" in found.member
     subject = Subject(subject.folder, replace(subject.options, eps=0.2))

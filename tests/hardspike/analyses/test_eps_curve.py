@@ -96,14 +96,14 @@ def test_sentences_fall_both_ways() -> None:
     assert "differ beyond their intervals at no budget" in good
     bad = " ".join(module._found(grid, {"snn": honest, "deployed": masked}, {"snn": {0.1: share(30)}}, 0.1))
     assert (
-        "rises with the budget for deployed SNN from eps 0.1 to 1" in bad
-        and "does not reach 0: deployed SNN 88.0 %" in bad
+        "rises with the budget for deployed network from eps 0.1 to 1" in bad
+        and "does not reach 0: deployed network 88.0 %" in bad
     )
     assert (
-        "The single step leaves less right than the multi-step attack for deployed SNN at eps 0.1 (80.0 % against 85.0 %)"
+        "The single step leaves less right than the multi-step attack for deployed network at eps 0.1 (80.0 % against 85.0 %)"
         in bad
     )
-    assert "Noise leaves less right than the multi-step attack for deployed SNN at eps 0.1" in bad
+    assert "Noise leaves less right than the multi-step attack for deployed network at eps 0.1" in bad
     assert "beyond their intervals at eps 0.1 (50.0 % float, 85.0 % deployed); eps 1" in bad
     assert "float SNN: the recipe's suite leaves 30.0 % right at eps 0.1 (n = 100), this attack 50.0 %" in bad
     assert bad.endswith("this attack 50.0 %: the curve is an upper bound.")

@@ -92,7 +92,7 @@ def test_what_a_run_lacks_is_a_note(tmp_path: Path, monkeypatch: MonkeyPatch) ->
     assert found.notes == (
         "float SNN: no image fell within 2 queries.",
         "The run has no ANN; it is left out.",
-        "The run has no deployed SNN; it is left out.",
+        "The run has no deployed network; it is left out.",
     )
 
 

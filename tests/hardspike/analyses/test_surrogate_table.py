@@ -57,7 +57,7 @@ def test_every_number_of_the_run_by_hand(run: Path, monkeypatch: MonkeyPatch) ->
     assert fell, "nothing fell: the test shows nothing"
     bars = found.charts[0]
     assert bars.categories[:3] == ("clean images", "all 19 together", "triangular:1 (naive)")  # type: ignore[union-attr]
-    assert len(bars.categories) == 21 and [one.name for one in bars.bars] == ["float SNN", "deployed SNN"]  # type: ignore[union-attr]
+    assert len(bars.categories) == 21 and [one.name for one in bars.bars] == ["float SNN", "deployed network"]  # type: ignore[union-attr]
     assert all(len(one.values) == 21 for one in bars.bars)  # type: ignore[union-attr]
 
 

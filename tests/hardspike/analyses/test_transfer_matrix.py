@@ -26,7 +26,7 @@ from hardspike.run_folder import RunFolder
 from hardspike.snn.checkpoint import load_network
 from hardspike.snn.surrogate import Triangular
 
-NAMES = ["ANN", "float SNN", "quantised SNN", "deployed SNN", "control ANN", "control float SNN"]
+NAMES = ["ANN", "float SNN", "quantised SNN", "deployed network", "control ANN", "control float SNN"]
 
 
 def share(count: int) -> Share:
@@ -78,7 +78,8 @@ def test_a_residual_network_on_colour_images(tmp_path: Path) -> None:
     found = transfer_matrix(look(residual_rgb_run(tmp_path / "rgb"), 2))
     check_form(found)
     assert (
-        found.values["networks"] == NAMES[:2] and "The run does not make: quantised SNN, deployed SNN." in found.notes
+        found.values["networks"] == NAMES[:2]
+        and "The run does not make: quantised SNN, deployed network." in found.notes
     )
 
 
