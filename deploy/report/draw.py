@@ -1,5 +1,7 @@
 """Charts as inline SVG: one drawing for light and dark, with what it shows as a text for those who do not see it."""
 
+from functools import lru_cache
+from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 from markupsafe import Markup
@@ -10,7 +12,7 @@ from hardspike.deploy.report.chart import BarChart, Chart, Histogram, LineChart,
 from hardspike.deploy.report.draw_bars import draw_bars, draw_histogram
 from hardspike.deploy.report.draw_grids import draw_matrix, draw_pictures
 from hardspike.deploy.report.draw_lines import draw_lines
-from hardspike.deploy.report.svg import LINE, canvas, fitted, inline, label
+from hardspike.deploy.report.svg import LINE, canvas, fitted, label
 
 
 def draw(chart: Chart, *, keyed: bool = True) -> Markup:
@@ -19,10 +21,17 @@ def draw(chart: Chart, *, keyed: bool = True) -> Markup:
     Small charts carry their title, since they stand in rows; for others the page writes it. keyed: with the names of the series,
     where there are more than one; False where the page has them beside it.
     """
-    return inline(drawing(chart, keyed=keyed))
+    return Markup(_text(chart, keyed))
 
 
-def drawing(chart: Chart, *, keyed: bool = True) -> Element:
+def drawing(chart: Chart) -> Element:
+    """The same as elements, with the names of the series."""
+    return ElementTree.fromstring(_text(chart, True))
+
+
+# A page and the files beside it show the same charts, and charts never change.
+@lru_cache(maxsize=128)
+def _text(chart: Chart, keyed: bool) -> str:
     title = fitted(chart.title, 0.94 * WIDTHS["small"], 2) if chart.width == "small" else []
     made = [label(text, 0, 13 + LINE * at, tone="ink", bold=True) for at, text in enumerate(title)]
     top = LINE * len(title) + 8 if title else 0.0
@@ -36,4 +45,5 @@ def drawing(chart: Chart, *, keyed: bool = True) -> Element:
         width, height, drawn = draw_matrix(chart, top=top)
     else:
         width, height, drawn = draw_pictures(chart, top=top)
-    return canvas(width, height, alternative(chart), [*made, *drawn])
+    svg = canvas(width, height, alternative(chart), [*made, *drawn])
+    return ElementTree.tostring(svg, encoding="unicode")

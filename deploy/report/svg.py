@@ -12,7 +12,6 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 import matplotlib
-from markupsafe import Markup
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
@@ -96,10 +95,6 @@ def canvas(width: float, height: float, alternative: str, children: Sequence[Ele
     svg.attrib |= {"class": "figure", "viewBox": f"0 0 {width:g} {height:g}", "role": "img", "aria-label": alternative}
     svg.set("style", f"max-width:{width:g}px")
     return svg
-
-
-def inline(svg: Element) -> Markup:
-    return Markup(ElementTree.tostring(svg, encoding="unicode"))
 
 
 def plotted(figure: Figure, name: str) -> list[Element]:
