@@ -5,7 +5,7 @@ CURRENT := .venv-current
 TEST_SETTINGS := OMP_NUM_THREADS=1 MPLBACKEND=Agg
 TEST_FLAGS := -n 2 --dist loadfile -rs
 
-.PHONY: help env env-current demo test test-slow test-current check format clean
+.PHONY: help env env-current demo gallery test test-slow test-current check format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
@@ -18,6 +18,12 @@ env-current:  ## make .venv-current: Python 3.11 to 3.13 with current torch and 
 
 demo: env  ## run the whole chain on the digits and print where the report is
 	$(VENV)/bin/hardspike run train/recipes/digits.toml
+
+gallery: demo  ## analyse the demo's run, and copy three of the pictures into docs/gallery for the README
+	$(VENV)/bin/hardspike analyse all runs/digits
+	mkdir -p docs/gallery
+	cp runs/digits/analyses/eps/eps.svg runs/digits/analyses/heatmaps/maps_spike1.svg docs/gallery/
+	cp runs/digits/analyses/energy/energy-operations.svg docs/gallery/
 
 test: env  ## run the tests but the slow ones
 	$(TEST_SETTINGS) $(VENV)/bin/python -m pytest $(TEST_FLAGS) -m "not slow"
