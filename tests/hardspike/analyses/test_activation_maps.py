@@ -35,11 +35,11 @@ def slow_activation(spikes_TBCHW: Tensor, gamma: float, variant: str) -> Tensor:
     return maps
 
 
-@settings(derandomize=True, deadline=None, max_examples=25)
+@settings(derandomize=True, deadline=None, max_examples=40)
 @given(
     shape=st.tuples(*[st.integers(1, 7)], *[st.integers(1, 3)] * 4),
-    gamma=st.sampled_from([0.0, 0.1, 0.5, 1.0, 30.0, 1000.0]),
-    share=st.sampled_from([0.0, 0.3, 1.0]),
+    gamma=st.sampled_from([0.5, 0.1, 1.0, 0.0, 1000.0]),
+    share=st.sampled_from([0.5, 0.2, 0.0, 1.0]),
     variant=st.sampled_from(["paper", "code"]),
 )
 def test_activation_equals_the_formula(shape: tuple[int, ...], gamma: float, share: float, variant: str) -> None:

@@ -72,6 +72,11 @@ def test_a_layer_that_never_spikes_has_zero_maps_and_a_note(run: Path) -> None:
     assert analysis.values["variance"]["snn_sam"]["b_spike"] == {"mean": 0, "low": 0, "high": 0}
     assert analysis.values["variance"]["snn_sam"]["a_spike"]["mean"] > 0
     assert "float SAM: of 6 images, this many have a map that is zero everywhere: 6 in b_spike." in analysis.notes
+    # Behind the silent layer no gradient is left for the first one's Grad-CAM.
+    assert (
+        "vary more than SNN Grad-CAM's in 1, less in 0, and no differently beyond the interval in 1"
+        in analysis.found[0]
+    )
 
 
 def test_no_spikes_at_all(run: Path) -> None:

@@ -143,6 +143,8 @@ def test_shares_of_a_run_follow_from_the_network(run: Path) -> None:
             upper, lower = float(activation[-1, p, :2].sum()), float(activation[-1, p, 2:].sum())
             if settled_on[p] and upper + lower:
                 on_side.append(upper > lower if int(late[p]) == int(labels[p, 0]) else lower > upper)
+        winners = [float((potential[-1, p] / 4.001).softmax(0)[late[p]]) for p in range(24) if settled_on[p]]
+        assert analysis.values["confidence"][name]["winner"][-1] == pytest.approx(sum(winners) / len(winners), abs=1e-6)
         shares = analysis.values["shares"][name]
         assert shares["settles on one"]["value"] == pytest.approx(sum(settled_on) / 24)
         assert shares["stays to the end"]["value"] == 1  # one late step, the last
