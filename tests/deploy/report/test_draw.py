@@ -1,9 +1,10 @@
 """Drawings say the numbers: lengths and places are read back from the SVG through the tick texts beside them."""
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, pairwise
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
@@ -295,3 +296,16 @@ def test_the_same_chart_gives_the_same_drawing_and_leaves_matplotlib_alone() -> 
         _text.cache_clear()
         assert draw(chart) == first
     assert dict(matplotlib.rcParams) == before
+
+
+def test_slanting_names_stay_apart_and_inside() -> None:
+    named = tuple((float(at), f"a_long_name_{at}") for at in range(30))
+    slope = math.radians(40)
+    for width in ("small", "normal", "wide"):
+        one = line("a", "snn", *((float(at), 1.0) for at in range(30)))
+        svg = drawn(LineChart(name="n", title="t", x_label="x", y_label="y", lines=(one,), x_names=named, width=width))
+        slanting = [e for e in svg.iter("text") if e.get("transform")]
+        x = [float(e.get("x", "")) for e in slanting]
+        assert len(x) > 3 and min(b - a for a, b in pairwise(x)) * math.sin(slope) >= 12
+        reach = [a - math.cos(slope) * 0.9 * text_width(e.text or "") for a, e in zip(x, slanting, strict=True)]
+        assert min(reach) >= 0 and all(e.get("transform", "").startswith("rotate(-40 ") for e in slanting)
