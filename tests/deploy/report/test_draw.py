@@ -309,3 +309,10 @@ def test_slanting_names_stay_apart_and_inside() -> None:
         assert len(x) > 3 and min(b - a for a, b in pairwise(x)) * math.sin(slope) >= 12
         reach = [a - math.cos(slope) * 0.9 * text_width(e.text or "") for a, e in zip(x, slanting, strict=True)]
         assert min(reach) >= 0 and all(e.get("transform", "").startswith("rotate(-40 ") for e in slanting)
+
+
+def test_names_of_lines_that_end_at_the_bottom_stay_above_it() -> None:
+    ends = tuple(line(f"line {k}", TONES[k], (0, 1), (1, 0)) for k in range(3))
+    svg = drawn(LineChart(name="n", title="t", x_label="x", y_label="y", lines=ends))
+    heights = [texts(svg)[f"line {k}"][1] for k in range(3)]
+    assert max(heights) <= texts(svg, "end")["0"][1] and min(b - a for a, b in pairwise(sorted(heights))) >= 12
