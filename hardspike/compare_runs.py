@@ -105,7 +105,7 @@ def _deployed_values(folder: RunFolder) -> tuple[dict[str, Quantity], tuple[str,
     for budget in network["robust"]:
         at = f"attacked, eps {budget['eps']:g}"
         values |= {f"{at}, {NETWORKS[form]}": _share(share) for form, share in budget["white_box"].items()}
-        values[f"{at}, deployed, all attacks"] = _share(budget["deployed_worst_case"])
+        values[f"{at}, {NETWORKS['deployed']}, all attacks"] = _share(budget["deployed_worst_case"])
     costs = load_profile(folder.recipe.report.cost_profile)
     graph = load_graph(folder.graph)
     for one in replayed_sets(folder, folder.recipe.replay.backend):

@@ -79,7 +79,7 @@ def _networks(subject: Subject) -> dict[str, Observe]:
     found = observers(subject)
     if subject.has_deployed and subject.options.backend != "emulator":
         found["deployed"] = found[subject.options.backend]
-    return {name: found[name] for name in NETWORKS if name in found}
+    return {name: found[name] for name in ("ann", "snn", "deployed") if name in found}
 
 
 def _single_neurons(subject: Subject, clean: Tensor, adversarial: Tensor) -> dict[str, Tensor]:

@@ -18,17 +18,22 @@ def test_runs_are_compared_number_by_number(hardspike: Invoke, run: Path, tmp_pa
     numbers = json.loads((run / "report.json").read_text())["networks"]
     rows = {row["name"]: row["values"] for row in found["rows"]}
     for index, network in enumerate(numbers):
-        assert rows["clean, deployed"][index]["value"] == network["clean"]["deployed"]["value"]
+        assert rows["clean, deployed network"][index]["value"] == network["clean"]["deployed"]["value"]
         budget = network["robust"][0]
-        worst = rows[f"attacked, eps {budget['eps']:g}, deployed, all attacks"][index]
+        worst = rows[f"attacked, eps {budget['eps']:g}, deployed network, all attacks"][index]
         assert worst["value"] == budget["deployed_worst_case"]["value"] and worst["n"] == 12
         clean = network["replay"][0]
         assert rows["spikes, clean image"][index]["value"] == pytest.approx(clean["spikes"]["mean"])
         energies = [rows[f"priced energy ({name}), clean image"][index] for name in clean["energy_j"]["by_set"]]
         assert min(one["value"] for one in energies) == pytest.approx(clean["energy_j"]["low"]["mean"])
     files = {path.name for path in (out / "figures").iterdir()}
-    assert {"accuracy-deployed.svg", "accuracy-deployed.csv", "accuracy-deployed.json", "spikes.svg"} <= files
-    table = list(csv.reader((out / "figures" / "accuracy-deployed.csv").open(newline="")))
+    assert {
+        "accuracy-deployed-network.svg",
+        "accuracy-deployed-network.csv",
+        "accuracy-deployed-network.json",
+        "spikes.svg",
+    } <= files
+    table = list(csv.reader((out / "figures" / "accuracy-deployed-network.csv").read_text().splitlines()))
     assert float(table[1][2]) == numbers[0]["clean"]["deployed"]["value"]
 
 

@@ -26,7 +26,7 @@ def test_an_analysis_leaves_its_files_and_is_shown_in_the_report(hardspike: Invo
         f"{c.name}.{s}" for c in kept.analysis.charts for s in ("svg", "csv", "json")
     }
     chart = kept.analysis.charts[0]
-    assert (run / "analyses" / "energy" / f"{chart.name}.csv").read_text(newline="") == csv_text(chart)
+    assert (run / "analyses" / "energy" / f"{chart.name}.csv").read_bytes().decode() == csv_text(chart)
     page = (run / "report.html").read_text()
     assert kept.analysis.title in page and f'download="{chart.name}.csv"' in page
     assert json.loads((run / "report.json").read_text())["analyses"][0]["analysis"]["name"] == "energy"

@@ -58,6 +58,7 @@ def test_watching_shows_all_layers_and_changes_nothing(time_steps: int | None) -
     assert seen["a_spike"].shape == (time_steps or 1, 3, 4, 8, 6)
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_the_rest_of_the_network() -> None:
     """From the first layer's spikes on, the network is written out here once more."""
     net = settled(TWO_LAYERS).requires_grad_(False)

@@ -85,6 +85,7 @@ def test_every_number_of_the_run_by_hand(run: Path, monkeypatch: MonkeyPatch) ->
     )
 
 
+@pytest.mark.slow
 def test_networks_are_finetuned_as_the_recipe_does(run: Path, monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LEAKS", (0.8,))
     monkeypatch.setattr(finetuning, "TRAIN_IMAGES", 128)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from pytest import MonkeyPatch
 from swept_runs import WITHOUT_ANN, check_form, float_run, look, rounded_half_up
@@ -39,6 +40,7 @@ def test_images_are_asked_about_as_the_grid_carries_them() -> None:
     assert on_grid(model, None) is model
 
 
+@pytest.mark.slow
 def test_every_network_of_a_run_against_attacks_of_fewer_queries(run: Path, monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setattr(module, "QUERIES", 12)
     subject = look(RunFolder.open(run), 5, eps=0.5)

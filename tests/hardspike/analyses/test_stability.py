@@ -53,7 +53,9 @@ def test_charts_of_a_run(run: Path) -> None:
     assert isinstance(attack, BarChart) and isinstance(noise, BarChart) and attack.categories == LAYERS
     assert attack.bars != noise.bars
     assert (
-        isinstance(accuracy, BarChart) and accuracy.categories == ("ANN", "float SNN", "deployed") and accuracy.percent
+        isinstance(accuracy, BarChart)
+        and accuracy.categories == ("ANN", "float SNN", "deployed network")
+        and accuracy.percent
     )
     assert isinstance(lines, LineChart)
     ann, *spiking = lines.lines

@@ -37,6 +37,7 @@ from hardspike.snn.resnet import resnet_mini
 RESNET = resnet_mini(Blueprint(image=ImageInput(shape=(3, 12, 8), mean=(0.5,) * 3, std=(0.25,) * 3), num_classes=5))
 
 
+@pytest.mark.slow
 def test_a_pooling_network_takes_the_taller_image_with_the_same_weights() -> None:
     net = settled(RESNET).float()
     high = taller(net)

@@ -23,6 +23,7 @@ def share(count: int) -> Share:
     return Share.of_flags(torch.arange(100) < count)
 
 
+@pytest.mark.slow
 def test_every_number_of_the_run_by_hand(run: Path, monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ATTACKS", {"FGSM": "fgsm", "PGD": "pgd2"})
     subject = look(RunFolder.open(run), 4, eps=0.2)

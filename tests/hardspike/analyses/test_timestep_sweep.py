@@ -64,6 +64,7 @@ def test_bits_are_rounded_before_the_network() -> None:
     assert at_bits(images, None) is images
 
 
+@pytest.mark.slow
 def test_every_number_of_the_run_by_hand(run: Path) -> None:
     subject = look(RunFolder.open(run), 4, epochs=0)
     found = timestep_sweep(subject)

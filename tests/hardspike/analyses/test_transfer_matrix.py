@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import pytest
 import torch
 from swept_runs import (
     FLOAT_ONLY,
@@ -33,6 +34,7 @@ def share(count: int) -> Share:
     return Share.of_flags(torch.arange(100) < count)
 
 
+@pytest.mark.slow
 def test_every_cell_of_the_run_by_hand(run: Path) -> None:
     folder = RunFolder.open(run)
     subject = look(folder, 5)
@@ -74,6 +76,7 @@ def test_control_networks_that_do_not_count(run: Path, tmp_path: Path) -> None:
     assert any("has no control network" in note for note in transfer_matrix(look(RunFolder.open(run), 1)).notes)
 
 
+@pytest.mark.slow
 def test_a_residual_network_on_colour_images(tmp_path: Path) -> None:
     found = transfer_matrix(look(residual_rgb_run(tmp_path / "rgb"), 2))
     check_form(found)
