@@ -13,6 +13,7 @@ from hardspike.analyses.analyse_run import analyses_of
 from hardspike.attack.evaluation import accuracy
 from hardspike.attack.settings import AttackSettings
 from hardspike.attack_stage import attack_networks
+from hardspike.compare_runs import report_of_float_run
 from hardspike.control_process import ControlProcess
 from hardspike.convert.conversion import converted
 from hardspike.convert.given_network import given_network
@@ -251,6 +252,9 @@ class Pipeline:
         return replay_sets(self.splits().test.first(count), attacks, settings.seed)
 
     def report(self) -> None:
+        if not self.folder.recipe.deploy.enabled:
+            report_of_float_run(self.folder)
+            return
         control = self.control()
         networks = [self.result()] + ([] if control is None else [control.result()])
         self.progress.begin("report", 2)

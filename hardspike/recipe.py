@@ -30,7 +30,7 @@ else:
 
 T = TypeVar("T")
 STAGES = ("train", "convert", "deploy", "verify", "attack", "replay", "report")
-FLOAT_STAGES = ("train", "convert", "attack")
+FLOAT_STAGES = ("train", "convert", "attack", "report")
 # Which finished stages each one builds on; their settings decide its result.
 NEEDS: dict[str, tuple[str, ...]] = {
     "train": (),
@@ -41,6 +41,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "replay": ("attack",),
     "report": ("verify", "replay"),
 }
+FLOAT_NEEDS: dict[str, tuple[str, ...]] = {"attack": ("convert",), "report": ("attack",)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +108,7 @@ class Recipe:
 
     def needs(self, stage: str) -> tuple[str, ...]:
         """The stages that `stage` builds on."""
-        return ("convert",) if stage == "attack" and not self.deploy.enabled else NEEDS[stage]
+        return NEEDS[stage] if self.deploy.enabled else FLOAT_NEEDS.get(stage, NEEDS[stage])
 
     def missing_networks(self) -> set[str]:
         """Names of networks that this recipe does not make; they are no targets."""

@@ -148,7 +148,8 @@ def _attacks(folder: RunFolder) -> Summary:
     settings = folder.recipe.attack
     names = ", ".join(member.name for member in settings.parsed())
     title = f"accuracy of {settings.images} test images under: {names}"
-    return Summary(values, [table(title, ["attacked network", "eps", "clean", "worst case"], rows)])
+    lines = [f"report: {folder.report_html}"] if folder.finished("report") else []
+    return Summary(values, [table(title, ["attacked network", "eps", "clean", "worst case"], rows)], lines)
 
 
 def _replayed(folder: RunFolder, label: str) -> Summary:

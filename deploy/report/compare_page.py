@@ -82,14 +82,14 @@ def render_comparison(
     rows: Sequence[ComparedRow],
     notes: Sequence[str],
     charts: Sequence[Chart],
-    analyses: Mapping[str, Sequence[Analysis]],
+    analyses: Mapping[str, Sequence[tuple[Analysis, str | None]]],
 ) -> str:
-    """The whole page; all text is escaped. analyses: of each run, by its name."""
-    shared = side_by_side([analyses[run.name] for run in runs])
+    """The whole page, of one run or several; all text is escaped. analyses: of each run, by its name, with their commits."""
+    shared = side_by_side([[analysis for analysis, _ in analyses[run.name]] for run in runs])
     beside = []
     for name in shared:
-        found = [next(one for one in analyses[run.name] if one.name == name) for run in runs]
-        beside.append([shown_analysis(one, None, f"r{index}-") for index, one in enumerate(found)])
+        found = [next(one for one in analyses[run.name] if one[0].name == name) for run in runs]
+        beside.append([shown_analysis(*one, f"r{index}-") for index, one in enumerate(found)])
     return (
         environment()
         .get_template("compare.html.j2")

@@ -1,8 +1,10 @@
 """A run whose network has noise of its own (Poisson spikes) is repeated and continued to the same bits all the same."""
 
+import json
 from pathlib import Path
 
 import torch
+from tiny_run import Invoke
 
 from hardspike.attack.adversarial_set import load_adversarial_set
 from hardspike.pipeline import Pipeline
@@ -50,3 +52,21 @@ def test_two_runs_and_a_continued_attack_are_equal(tmp_path: Path) -> None:
     Pipeline(second).attack()
     continued = load_adversarial_set(second.attack_set("snn", 0.1)).evaluation
     assert torch.equal(whole.images, continued.images) and torch.equal(whole.broken_by, continued.broken_by)
+
+
+def test_a_run_that_is_not_deployed_has_a_report_with_its_analyses(hardspike: Invoke, tmp_path: Path) -> None:
+    folder = _run(tmp_path / "a")
+    assert not folder.report_html.exists()
+    code, out, err = hardspike("analyse", "encoder", folder.path, "--images", 6, "--quiet")
+    assert (code, err) == (0, ""), err
+    code, out, err = hardspike("report", folder.path, "--quiet")
+    assert (code, err) == (0, "") and f"report: {folder.report_html}" in out.replace("\n", ""), err
+    page = folder.report_html.read_text()
+    assert "Nothing was deployed" in page and "From pixel to spikes" in page
+    rows = {row["name"]: row["values"][0] for row in json.loads(folder.report_json.read_text())["rows"]}
+    for eps in (0.05, 0.1):
+        evaluation = load_adversarial_set(folder.attack_set("snn", eps)).evaluation
+        shown = rows[f"attacked, eps {eps:g}, float SNN"]
+        assert shown["value"] == evaluation.robust_accuracy and shown["n"] == 24
+        assert f"{100 * shown['value']:.1f} %" in page
+    assert (folder.path / "figures" / "accuracy-float-snn.csv").is_file()

@@ -147,6 +147,6 @@ def test_a_wrong_change_is_one_line(tmp_path: Path, change: str, message: str) -
 def test_networks_that_a_recipe_does_not_make_are_no_targets() -> None:
     table = {"name": "x", "train": {"time_steps": 8}, "convert": {"method": "none"}, "deploy": {"enabled": False}}
     recipe = recipe_from_table(table, "test")
-    assert recipe.attack.targets == ("snn",) and recipe.stages == ("train", "convert", "attack")
+    assert recipe.attack.targets == ("snn",) and recipe.stages == ("train", "convert", "attack", "report")
     with pytest.raises(SettingsError, match="none of these networks is made by this recipe"):
         recipe_from_table(table | {"attack": {"targets": ["ann"]}}, "test")

@@ -41,7 +41,7 @@ def compared(name: str, clean: float, robust: float, spikes: float, **changed: s
 RUNS = [compared("one", 0.98, 0.6, 4000), compared("two", 0.97, 0.5, 3500), compared("three", 0.99, 0.61, 4001)]
 
 
-def page(runs: list[ComparedRun], analyses: dict[str, list[Analysis]] | None = None) -> str:
+def page(runs: list[ComparedRun], analyses: dict[str, list[tuple[Analysis, str | None]]] | None = None) -> str:
     given = analyses or {run.name: [] for run in runs}
     return render_comparison(runs, compared_rows(runs), notes_on(runs), comparison_charts(runs), given)
 
@@ -114,7 +114,7 @@ def test_a_number_that_a_run_lacks_is_a_dash() -> None:
 
 
 def test_analyses_that_all_runs_have_stand_side_by_side_with_ids_of_their_own() -> None:
-    given = {run.name: [analysis_example(f"found by {run.name}")] for run in RUNS}
+    given = {run.name: [(analysis_example(f"found by {run.name}"), "0123")] for run in RUNS}
     text = page(RUNS, given)
     shown = Page(text)
     assert all(f"found by {run.name}" in shown.text for run in RUNS)
@@ -128,7 +128,7 @@ def test_hostile_text_is_shown_as_text() -> None:
     named = replace(
         RUNS[1], name=HOSTILE, training=HOSTILE, recipe=HOSTILE, fired=(HOSTILE,), facts=RUNS[1].facts | {"x": HOSTILE}
     )
-    made = [analysis_example(HOSTILE)]
+    made: list[tuple[Analysis, str | None]] = [(analysis_example(HOSTILE), HOSTILE)]
     text = page([RUNS[0], named], {"one": made, HOSTILE: made})
     shown = Page(text)
     assert not shown.problems and not shown.all("script") and shown.text.count(HOSTILE) > 10
@@ -143,6 +143,13 @@ def test_a_browser_shows_it_without_a_request_a_complaint_or_overflow(browser: B
     runs = [
         replace(run, name=f"{run.name}-trained-on-many-images", training="adversarial ANN, finetuned") for run in RUNS
     ]
-    path.write_text(page(runs, {run.name: [analysis_example()] for run in runs}), encoding="utf-8")
+    path.write_text(page(runs, {run.name: [(analysis_example(), None)] for run in runs}), encoding="utf-8")
     assert browser.complaints(path) == []
     assert browser.evaluate("document.querySelectorAll('svg.figure').length") == 3 + 2 * len(RUNS)
+
+
+def test_a_run_alone_is_a_report_of_its_own() -> None:
+    text = page(RUNS[:1], {"one": [(analysis_example("found here"), "0123456789ab")]})
+    shown = Page(text)
+    assert not shown.problems and "Nothing was deployed" in shown.text and "found here" in shown.text
+    assert "commit 0123456789ab" in shown.text and "side by side" not in shown.text and "compared" not in shown.text
