@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,8 @@ def analyse_run(
     """
     if name not in (*ANALYSES, ALL):
         raise SettingsError(unknown_name("analysis", name, (*ANALYSES, ALL)))
+    if name != ALL:
+        _require_read(name, options)
     torch.set_num_threads(folder.recipe.threads)
     names = tuple(ANALYSES) if name == ALL else (name,)
     overall: Progress = progress if name == ALL else Silent()
@@ -68,6 +70,18 @@ def analyse_run(
         found[name] if name in found else {"analyses": found, "left_out": [s for s in lines if ": left out; " in s]}
     )
     return Summary(values, [], lines)
+
+
+def _require_read(name: str, options: AnalyseOptions) -> None:
+    """Raise SettingsError for an option that the analysis would ignore."""
+    plain = AnalyseOptions(images=options.images, seed=options.seed)
+    for field in fields(AnalyseOptions):
+        value = getattr(options, field.name)
+        if value != getattr(plain, field.name) and field.name not in ANALYSES[name].reads:
+            readers = [other for other, entry in ANALYSES.items() if field.name in entry.reads]
+            raise SettingsError(
+                f"{field.name} = {value!r}: analysis '{name}' does not read it; leave it out ({', '.join(readers)} do)"
+            )
 
 
 def _analysis(subject: Subject, name: str, entry: Entry, redo: bool) -> Kept:

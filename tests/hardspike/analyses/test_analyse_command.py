@@ -66,6 +66,7 @@ def test_json_holds_the_whole_analysis(hardspike: Invoke, run: Path) -> None:
         (("energy", "--eps", "x"), "eps = 'x'"),
         (("energy", "--backend", "chip"), "backend = 'chip'"),
         (("energy", "--sam", "mine"), "sam = 'mine'"),
+        (("energy", "--gamma", 0.1), "gamma = 0.1: analysis 'energy' does not read it"),
     ],
 )
 def test_wrong_options_end_with_one_line(hardspike: Invoke, run: Path, options: tuple[object, ...], told: str) -> None:
