@@ -25,14 +25,14 @@ gallery: demo  ## analyse the demo's run, and copy three of the pictures into do
 	cp runs/digits/analyses/eps/eps.svg runs/digits/analyses/heatmaps/maps_spike1.svg docs/gallery/
 	cp runs/digits/analyses/energy/energy-operations.svg docs/gallery/
 
-test: env  ## run the tests but the slow ones
-	$(TEST_SETTINGS) $(VENV)/bin/python -m pytest $(TEST_FLAGS) -m "not slow"
+test: env  ## run the tests but the slow ones, and those that `check` runs
+	$(TEST_SETTINGS) $(VENV)/bin/python -m pytest $(TEST_FLAGS) -m "not slow" --ignore tests/test_layout.py
 
 test-slow: env  ## run the slow tests: several processes, long fuzzing, comparisons with other projects
 	$(TEST_SETTINGS) $(VENV)/bin/python -m pytest $(TEST_FLAGS) -m slow
 
 test-current: env-current  ## the same as test on Python 3.11 to 3.13, Lava's tests skipped
-	$(TEST_SETTINGS) $(CURRENT)/bin/python -m pytest $(TEST_FLAGS) -m "not slow"
+	$(TEST_SETTINGS) $(CURRENT)/bin/python -m pytest $(TEST_FLAGS) -m "not slow" --ignore tests/test_layout.py
 
 check: env  ## lint, format, types, layout and import direction
 	$(VENV)/bin/ruff check

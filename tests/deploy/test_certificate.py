@@ -288,6 +288,7 @@ def test_images_on_the_grid_are_certified_at_no_budget_if_they_are_right() -> No
     assert torch.equal(proof.margin, trace.output.gather(1, labels[:, None])[:, 0] - others)
 
 
+@pytest.mark.slow
 def test_no_attack_breaks_a_certified_image() -> None:
     """A trained network, deployed; every kind of attack, on what is certified and on what is not."""
     path = Path(__file__).parents[1] / "golden" / "small_snn_adversarial.safetensors"

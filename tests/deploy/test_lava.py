@@ -112,6 +112,7 @@ def two_paths(*, direct: bool) -> ProcessGraph:
     )
 
 
+@pytest.mark.slow
 @needs_lava
 @pytest.mark.parametrize("direct", [False, True])
 def test_two_paths_and_a_spiking_output(direct: bool) -> None:
@@ -237,6 +238,7 @@ def test_a_run_that_takes_too_long_ends_with_one_line() -> None:
     assert multiprocessing.active_children() == []
 
 
+@pytest.mark.slow
 @needs_lava
 def test_a_run_whose_process_died_ends_with_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lava_runner, "STOP_S", 1.0)

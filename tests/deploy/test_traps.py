@@ -168,6 +168,7 @@ def test_trap_03_so_groups_are_put_together(sparse_nonzeros: int) -> None:
     assert torch.equal(LavaBackend(sparse_nonzeros=sparse_nonzeros).run(graph, messages).output, expected.output)
 
 
+@pytest.mark.slow
 @needs_lava
 def test_trap_04_resets_come_with_the_first_message_and_not_before(tmp_path: Path) -> None:
     case = next(case for case in CASES if case.name == "current memory")

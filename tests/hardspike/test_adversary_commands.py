@@ -9,6 +9,7 @@ import pytest
 from tiny_run import Invoke, times
 
 
+@pytest.mark.slow
 def test_another_evaluation_stays_beside_the_recipes_and_continues(hardspike: Invoke, run: Path) -> None:
     before = times(run / "adversarial")
     options = ("--members", "fgsm", "pgd2@ann", "sa-pgd2/assg", "--eps", "8/255", "--targets", "quantised", "deployed")

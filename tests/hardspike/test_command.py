@@ -235,6 +235,7 @@ def test_a_failed_proof_fails_the_command(hardspike: Invoke, run: Path) -> None:
     assert code == 1 and "DIFFERS" in out
 
 
+@pytest.mark.slow
 def test_the_readmes_python_runs(run: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     """All its blocks, one after the other, on a small run in the demo's place."""
     shutil.copytree(run, run.parent / "digits")

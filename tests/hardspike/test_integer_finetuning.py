@@ -44,6 +44,7 @@ class _StopsAfterAnEpoch(Silent):
             raise _Stopped
 
 
+@pytest.mark.slow
 def test_the_deployed_graph_is_the_finetuned_networks(
     tmp_path: Path, hardspike: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:

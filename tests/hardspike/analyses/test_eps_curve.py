@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from swept_runs import FLOAT_ONLY, POISSON, check_form, count_right, fgsm_by_hand, float_run, look, rounded_half_up
 
@@ -26,6 +27,7 @@ def test_budgets_start_at_nothing_and_end_without_a_bound() -> None:
     assert budgets(0.6) == (0.0, 0.15, 0.3, 0.6, 1.0)
 
 
+@pytest.mark.slow
 def test_every_curve_of_the_run_by_hand(run: Path) -> None:
     subject = look(RunFolder.open(run), 4)
     found = eps_curve(subject)
