@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from hardspike.analyses.activation_maps import gradient_weighted, normalised, spike_activation
+from hardspike.analyses.shares import noise_from_seed
 from hardspike.analyses.subject import Subject
 from hardspike.deploy.input_coding import encode_images
 from hardspike.deploy.trace import Trace
@@ -117,7 +117,7 @@ def explain(subject: Subject, method: Method, images: Tensor, labels: Tensor, la
     network = subject.ann if method.network == "ann" else subject.snn
     make = _spike_maps if method is SNN_SAM else _gradient_maps
     parts = []
-    with steady_noise(network, subject.options.seed):
+    with noise_from_seed([network], subject.options.seed):
         for rows in torch.arange(len(images)).split(batch_size(network)):
             parts.append(make(subject, network, images[rows], labels[rows], layers))
     return _joined(parts)
@@ -176,17 +176,6 @@ def batch_size(network: SpikingNetwork) -> int:
     """Images whose spikes, currents and gradients take about `BYTES`."""
     neurons = sum(math.prod(network.architecture.shapes[name]) for name in network.neurons())
     return max(1, BYTES // (BYTES_PER_NEURON_STEP * (network.time_steps or 1) * neurons))
-
-
-@contextmanager
-def steady_noise(network: SpikingNetwork, seed: int) -> Iterator[None]:
-    """Inside the block the network's own noise starts from `seed`; afterwards it goes on where it was."""
-    state = network.noise.generator.get_state()
-    network.noise.generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        network.noise.generator.set_state(state)
 
 
 def _is_plane(shape: Shape) -> bool:

@@ -12,11 +12,11 @@ from hardspike.analyses.explanations import (
     conditions,
     deployed_traces,
     map_layers,
-    steady_noise,
     step_notes,
 )
 from hardspike.analyses.map_pictures import image_picture, map_picture, shown_steps
 from hardspike.analyses.mean_interval import mean_interval
+from hardspike.analyses.shares import noise_from_seed
 from hardspike.analyses.stacked_images import (
     Outcome,
     confidences,
@@ -129,7 +129,7 @@ def suppression(subject: Subject) -> Analysis:
 def _float_view(subject: Subject, network: SpikingNetwork, images: Tensor, labels_B2: Tensor, layer: str) -> _View:
     parts: list[tuple[Tensor, Tensor]] = []
     output = network.architecture.nodes[-1].name
-    with torch.no_grad(), steady_noise(network, subject.options.seed), network.watching() as values:
+    with torch.no_grad(), noise_from_seed([network], subject.options.seed), network.watching() as values:
         for batch in images.split(batch_size(network)):
             network(batch)
             parts.append((values[output].double().cumsum(0), _activation(subject, values[layer])))

@@ -158,6 +158,28 @@ def test_energy_rows_are_interval_sum_and_the_sum_without_the_first_layer() -> N
     assert shown_means == [f"{1e6 * by_set[s][k]:.2f}" for s in by_set for k in ("mean", "p50", "p95", "max")]
 
 
+def test_energy_attacked_images_stand_beside_the_others_and_are_compared_with_the_same_images_only() -> None:
+    def attacked(numbers: dict[str, Any], n: int) -> None:
+        replay = numbers["networks"][0]["replay"]
+        costly = copy.deepcopy(next(one for one in replay if one["kind"] == "attack" and one["eps"] == 0.1))
+        clean = next(one for one in replay if one["kind"] == "clean")
+        costly |= {"kind": "energy", "name": "energy attack eps 0.1", "made_on": "deployed"}
+        costly["synaptic_operations"] = {key: 1.25 * value for key, value in clean["synaptic_operations"].items()}
+        costly["accuracy"] = {form: one | {"n": n} for form, one in clean["accuracy"].items()}
+        replay.append(costly)
+
+    shown = changed(lambda numbers: attacked(numbers, 200))
+    text = " ".join(shown.text.split())
+    assert "while the class stays: +25.0 % on average, and its dearest image takes +25.0 %" in text
+    tables = [
+        rows for caption, rows in shown.tables.items() if caption.startswith(("Accuracy by set", "Sum of priced"))
+    ]
+    assert [sum(row[0] == "energy attack" for row in rows) for rows in tables] == [1, 0, 1, 0]
+    fewer = " ".join(changed(lambda numbers: attacked(numbers, 50)).text.split())
+    assert "made for the first 50 of 200 images only" in fewer and "+25.0 % on average" not in fewer
+    assert "How dear an attacker could make an image was not measured: hardspike energy runs/tiny" in page()[1].text
+
+
 def test_prices_carry_kind_bound_trust_and_source_and_nothing_is_called_a_total() -> None:
     numbers, shown = page()
     rows = shown.table("Energy per event, Intel Loihi 1")
