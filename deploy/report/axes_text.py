@@ -9,6 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from hardspike.deploy.report.chart import TONES
 from hardspike.deploy.report.svg import FONT_SIZE, box, fitted, label, shape, text_width
+from hardspike.deploy.si_prefix import PREFIXES
 
 # Of texts that would touch if they stood level.
 SLOPE = math.radians(40)
@@ -31,10 +32,11 @@ class Key:
 
 
 def number(value: float, *, percent: bool = False) -> str:
-    """At most four digits for small values, whole numbers from 1,000: `0.25`, `12,300`, `61.2 %`."""
+    """At most four digits for small values, whole numbers from 1,000, prefixes from a million: `0.25`, `12,300`, `2.5 M`, `61.2 %`."""
     value = 100 * value if percent else value
-    if abs(value) >= 1e7:
-        text = f"{value:.3g}"
+    if abs(value) >= 1e6:
+        size, prefix = next(one for one in PREFIXES if abs(value) >= one[0])
+        text = f"{value / size:,.4g} {prefix}"
     elif abs(value) >= 1000:
         text = f"{value:,.0f}"
     else:

@@ -14,6 +14,7 @@ from chart_examples import bars, demanding, floating, histogram, line, lines, ma
 from report_example import read_png
 
 from hardspike.deploy.report.alternative import alternative
+from hardspike.deploy.report.axes_text import number
 from hardspike.deploy.report.chart import TONES, Bars, Chart, LineChart, Picture
 from hardspike.deploy.report.draw import _text, draw
 from hardspike.deploy.report.png import heat_uri, image_uri
@@ -316,3 +317,19 @@ def test_names_of_lines_that_end_at_the_bottom_stay_above_it() -> None:
     svg = drawn(LineChart(name="n", title="t", x_label="x", y_label="y", lines=ends))
     heights = [texts(svg)[f"line {k}"][1] for k in range(3)]
     assert max(heights) <= texts(svg, "end")["0"][1] and min(b - a for a, b in pairwise(sorted(heights))) >= 12
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.25, "0.25"),
+        (12_300, "12,300"),
+        (999_999, "999,999"),
+        (2.5e6, "2.5 M"),
+        (1e7, "10 M"),
+        (-3e9, "−3 G"),
+        (0, "0"),
+    ],
+)
+def test_numbers_on_axes_are_never_powers(value: float, text: str) -> None:
+    assert number(value) == text
