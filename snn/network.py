@@ -181,7 +181,11 @@ class SpikingNetwork(nn.Module):
             outputs_TB = outputs_TB.float()
         if self._watched is not None:
             self._watched[self.architecture.nodes[-1].name] = outputs_TB
-        return outputs_TB.mean(0) if self.architecture.readout == "mean" else outputs_TB.sum(0)
+        if self.architecture.readout == "mean":
+            return outputs_TB.mean(0)
+        steps = None if isinstance(active_surrogate(), Activation) else self.time_steps
+        # Before the first neuron a constant image is computed once, for all steps.
+        return outputs_TB.sum(0) * ((steps or 1) // len(outputs_TB))
 
     def input_current(self, images_BCHW: Tensor, name: str) -> Tensor:
         """What the neuron layer `name` receives, [T, B, ...]; nothing behind it is computed.

@@ -44,6 +44,16 @@ def test_time_loop_written_out_gives_the_same_logits(name: str) -> None:
     torch.testing.assert_close(net(x), torch.stack(outputs).mean(0), rtol=1e-12, atol=1e-12)
 
 
+def test_a_sum_over_steps_counts_every_step_also_where_nothing_changes_between_them() -> None:
+    layers = [("flat", Flatten()), ("out", Dense(out_features=3))]
+    net = SpikingNetwork(chain(IMAGE, layers, readout="sum"), time_steps=5)
+    x = torch.rand(2, *IMAGE.shape)
+    once = net.layers["out"](((x - 0.5) / 0.5).flatten(1))
+    torch.testing.assert_close(net(x), 5 * once, rtol=1e-6, atol=1e-6)
+    net.set_time_steps(None)
+    torch.testing.assert_close(net(x), once, rtol=1e-6, atol=1e-6)
+
+
 def test_tdbn_statistics_are_over_time_as_well() -> None:
     """Training mode equals batch norm on the merged [T * B] tensor, running variance included."""
     name = "padded convolution, pool, dense"
