@@ -113,6 +113,7 @@ def test_largest_value_needs_no_memory_for_all_steps() -> None:
     assert by_steps == find_thresholds(_chain(), _batches(2), percent=100, steps=STEPS)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     values=st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=40),
@@ -186,6 +187,7 @@ def _residual() -> SpikingNetwork:
     return net
 
 
+@pytest.mark.slow
 def test_shared_maximum_takes_in_the_first_neurons_later_batches() -> None:
     """Batches 0..10 are for first neurons; V2 = max(p(h2) over batches 11..20, p(h1) over batches 11..19)."""
     batches = _batches(21, 2, (1, 8, 8))

@@ -333,6 +333,7 @@ def _fitted(path: Path, on_epoch: Callable[[dict[str, Any]], None]) -> IntegerNe
     return network
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_continues_to_the_same_bits(tmp_path: Path) -> None:
     """Robust objective, attacks crafted on the same integers; stopped behind the first epoch."""
     epochs: list[dict[str, Any]] = []

@@ -135,6 +135,7 @@ def assert_equal_counts(found: Trace, expected: Trace) -> None:
             assert torch.equal(getattr(found, field)[name], counts), (field, name)
 
 
+@pytest.mark.slow
 @needs_lava
 def test_long_runs_are_split_into_streams(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = build(CASES[10])
@@ -155,6 +156,7 @@ def test_each_layer_is_one_step_later_than_the_latest_of_its_sources() -> None:
     assert layer_delays(two_paths(direct=False)) == {INPUT: 0, "left": 1, "right": 1, "both": 2, "last": 3}
 
 
+@pytest.mark.slow
 @needs_lava
 def test_a_layer_that_leads_nowhere_may_be_later_than_the_output() -> None:
     graph = two_paths(direct=True)

@@ -122,6 +122,7 @@ def test_trap_02_holds_for_profiles_of_ones_own_too() -> None:
         check_lava_computes(replace(graph, layers=(layer,)))
 
 
+@pytest.mark.slow
 @needs_lava
 @pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning")
 def test_trap_02_what_netx_changes_is_foretold(capsys: pytest.CaptureFixture[str]) -> None:

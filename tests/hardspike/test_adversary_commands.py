@@ -100,6 +100,7 @@ def test_corruptions_of_a_run(hardspike: Invoke, run: Path) -> None:
     assert code == 2 and "did you mean 'fog'" in err
 
 
+@pytest.mark.slow
 def test_energy_of_a_run(hardspike: Invoke, run: Path) -> None:
     code, out, err = hardspike("energy", run, "--eps", "0.1", "--steps", "3", "--images", "4", "--json")
     assert code == 0, err

@@ -241,6 +241,7 @@ def test_without_deployment(run: Path) -> None:
     assert isinstance(subject.snn, SpikingNetwork)
 
 
+@pytest.mark.slow
 @needs_lava
 def test_lava_gives_the_same_maps_and_confidences(run: Path) -> None:
     explained = {name: _on(run, name) for name in ("emulator", "lava")}
