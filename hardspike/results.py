@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from torch import Tensor
+
 from hardspike.attack.adversarial_set import AdversarialSet, load_adversarial_set
 from hardspike.attack.settings import AttackSettings
 from hardspike.deploy.bundle import file_sha256
@@ -46,16 +48,23 @@ def replayed_sets(folder: RunFolder, label: str) -> list[Replayed]:
     return sorted(wanted, key=lambda r: (r.origin.eps, kinds.index(r.origin.kind), targets.index(r.origin.made_on)))
 
 
-def energy_attacked(folder: RunFolder, clean: ImageSet) -> list[ReplaySet]:
-    """Of `hardspike energy` on the network as it is deployed now, the class kept, at the recipe's budgets; the first of `clean`."""
-    sets = []
-    for eps in folder.recipe.attack.eps:
-        path = folder.energy_set(eps)
-        if not path.is_file():
-            continue
+def energy_images(folder: RunFolder) -> dict[float, Tensor]:
+    """Of `hardspike energy` on the network as it is deployed now, the class kept, by budget: one for each of the first test images."""
+    found = {}
+    for path in sorted(folder.energy_set(0.0).parent.glob("eps*.safetensors")):
         tensors, metadata = load_tensors(path, "energy attack")
         if metadata.get("graph") == folder.key("deploy"):
-            images = tensors["energy-attack-class-kept"][: len(clean)]
+            found[float(path.stem.removeprefix("eps"))] = tensors["energy-attack-class-kept"]
+    return found
+
+
+def energy_attacked(folder: RunFolder, clean: ImageSet) -> list[ReplaySet]:
+    """Those at the recipe's budgets, of the first of `clean`."""
+    made, sets = energy_images(folder), []
+    for eps in folder.recipe.attack.eps:
+        images = made.get(float(f"{eps:.6g}"))
+        if images is not None:
+            images = images[: len(clean)]
             origin = SetOrigin(name=f"energy attack eps {eps:g}", kind="energy", eps=eps, made_on="deployed")
             sets.append(ReplaySet(origin=origin, images=images, clean=clean.first(len(images))))
     return sets

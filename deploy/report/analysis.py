@@ -36,12 +36,17 @@ def analysis_to_json(made: Analysis) -> dict[str, Any]:
 
 def analysis_from_json(values: Any, place: str) -> Analysis:
     """place: the file, for errors. Raises FileError for anything that `analysis_to_json` does not make."""
-    if not isinstance(values, dict) or set(values) != {field.name for field in fields(Analysis)}:
-        raise FileError(f"{place}: not an analysis; run hardspike analyse again")
-    texts = [values["name"], values["title"], values["question"], *values["found"], *values["notes"]]
-    conditions = values["conditions"]
-    if not all(isinstance(text, str) for text in texts) or not isinstance(conditions, dict):
-        raise FileError(f"{place}: not an analysis; run hardspike analyse again")
+    texts, lists = ("name", "title", "question"), ("found", "notes", "charts")
+    if (
+        not isinstance(values, dict)
+        or set(values) != {field.name for field in fields(Analysis)}
+        or not all(isinstance(values[key], list) for key in lists)
+        or not all(
+            isinstance(text, str) for text in [*(values[key] for key in texts), *values["found"], *values["notes"]]
+        )
+        or not isinstance(values["conditions"], dict)
+    ):
+        raise FileError(f"{place}: not an analysis; run hardspike analyse with --redo")
     return Analysis(
         **values
         | {

@@ -17,12 +17,13 @@ from hardspike.deploy.report.analysis import Analysis, analysis_from_json, analy
 from hardspike.deploy.report.chart_file import write_chart
 from hardspike.run_folder import RunFolder, commit
 from hardspike.snn.atomic import read_json, write_json
-from hardspike.snn.errors import HardspikeError, SettingsError, unknown_name
+from hardspike.snn.errors import FileError, HardspikeError, SettingsError, unknown_name
 from hardspike.snn.progress import Progress, Silent
 from hardspike.summary import Summary
 
 ALL = "all"
 RESULT = "analysis.json"
+RECORD = {"key", "networks", "commit", "seconds", "analysis"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +104,10 @@ def _analysis(subject: Subject, name: str, entry: Entry, redo: bool) -> Kept:
         "analysis": analysis_to_json(made),
     }
     write_json(path / RESULT, record)  # last: it says that the others are whole
+    names = {chart.name for chart in made.charts}
+    for left in path.glob("*.*"):  # of the same analysis with other options
+        if left.stem not in names and left.name != RESULT:
+            left.unlink()
     return _kept(subject.folder, path)
 
 
@@ -118,7 +123,13 @@ def _key(subject: Subject, entry: Entry, name: str) -> str:
 
 
 def _record(path: Path) -> dict[str, Any]:
-    return dict(read_json(path / RESULT, "the result of an analysis"))
+    """Raises FileError for a file that `_analysis` does not write."""
+    record = read_json(path / RESULT, f"the result of an analysis; make it again with --redo: {path.name}")
+    if not isinstance(record, dict) or set(record) != RECORD:
+        raise FileError(
+            f"{path / RESULT}: not the result of an analysis; run hardspike analyse {path.name} with --redo"
+        )
+    return record
 
 
 def _kept(folder: RunFolder, path: Path) -> Kept:

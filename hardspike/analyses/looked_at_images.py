@@ -5,15 +5,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hardspike import results
 from hardspike.analyses.subject import Subject
 from hardspike.attack.ball import Ball
 from hardspike.attack.evaluation import member_seed
 from hardspike.attack.problem import SampleDraws
 from hardspike.deploy.replay import on_grid_inside_ball
-from hardspike.snn.checkpoint import load_tensors
 
 OWN_ATTACK = "pgd7"
-ENERGY_KIND = "energy attack"
 CLEAN, NOISE, ATTACK, ENERGY = "clean", "noise", "attack", "energy"
 
 
@@ -54,14 +53,10 @@ def energy_images(subject: Subject) -> LookedAt | None:
 
     None where it was not run, or on the network as it was deployed before.
     """
-    found = {}
-    for path in (subject.folder.path / "energy").glob("eps*.safetensors"):
-        tensors, metadata = load_tensors(path, ENERGY_KIND)
-        if metadata.get("graph") == subject.folder.key("deploy"):
-            found[path] = tensors["energy-attack-class-kept"][: len(subject.test)]
+    found = results.energy_images(subject.folder)
     if not found:
         return None
-    budgets = {path: float(path.stem[3:]) for path in found}
-    own = subject.folder.energy_set(subject.eps)
-    path = own if own in found else max(found, key=lambda one: budgets[one])
-    return LookedAt(kind=ENERGY, images=found[path], member=f"energy attack, class kept, eps {budgets[path]:.4g}")
+    own = float(f"{subject.eps:.6g}")
+    eps = own if own in found else max(found)
+    images = found[eps][: len(subject.test)]
+    return LookedAt(kind=ENERGY, images=images, member=f"energy attack, class kept, eps {eps:.4g}")

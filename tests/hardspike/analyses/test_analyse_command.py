@@ -49,6 +49,26 @@ def test_an_analysis_of_other_networks_is_not_shown(hardspike: Invoke, run: Path
     assert "networks that have changed since: encoder" in page and kept.analysis.title not in page
 
 
+@pytest.mark.parametrize("damage", ["no json", "[]", "{}", "found"])
+def test_a_damaged_result_is_one_line_and_is_made_again(hardspike: Invoke, run: Path, damage: str) -> None:
+    assert hardspike("analyse", "encoder", run, "--images", 4, "--quiet")[0] == 0
+    record = run / "analyses" / "encoder" / "analysis.json"
+    values = json.loads(record.read_text())
+    values["analysis"]["found"] = None
+    record.write_text(json.dumps(values) if damage == "found" else damage)
+    code, out, err = hardspike("analyse", "encoder", run, "--images", 4, "--quiet")
+    assert (code, out) == (1, "") and len(err.splitlines()) == 1 and "analysis.json" in err and "--redo" in err
+    assert hardspike("analyse", "encoder", run, "--images", 4, "--redo", "--quiet")[0] == 0
+    assert json.loads(record.read_text())["analysis"]["found"]
+
+
+def test_charts_of_other_options_do_not_stay_behind(hardspike: Invoke, run: Path) -> None:
+    for layer, other in (("spike1", "spike2"), ("spike2", "spike1")):
+        assert hardspike("analyse", "heatmaps", run, "--images", 4, "--layers", layer, "--quiet")[0] == 0
+        names = set(written(run, "heatmaps"))
+        assert {f"maps_{layer}.svg", f"maps_{layer}.csv", "analysis.json"} <= names and f"maps_{other}.svg" not in names
+
+
 def test_json_holds_the_whole_analysis(hardspike: Invoke, run: Path) -> None:
     code, out, _ = hardspike("analyse", "encoder", run, "--images", 4, "--json")
     assert code == 0
